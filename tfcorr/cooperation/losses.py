@@ -1,0 +1,33 @@
+"""The losses of the cooperation, as pure functions of scores. All in float32; every sum is a log-sum-exp."""
+
+import tensorflow as tf
+
+
+def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+    """The sampled log-softmax loss, −log softmax(V − log_q)[k] over {k} ∪ S, with duplicates kept.
+
+    Args: target_score [B], sample_scores [B, L], and their log-probabilities target_log_q [B], sample_log_q [B, L] under
+    the distribution that the samples come from; no gradient flows through these.
+    Returns: [B] float32.
+    Source: equations 1 and 2 of the paper.
+    """
+    corrected = corrected_scores(target_score[:, None], target_log_q[:, None])  # [B, 1]
+    everything = tf.concat([corrected, corrected_scores(sample_scores, sample_log_q)], axis=1)
+    return tf.reduce_logsumexp(everything, axis=1) - corrected[:, 0]
+
+
+def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+    """The sampled KL(softmax(R − log_q) ‖ softmax(M − log_q)) over S; the teacher R gets no gradient.
+
+    Args: teacher_scores, student_scores and sample_log_q, each [B, L].
+    Returns: [B] float32, at least 0.
+    Source: section 3.3 of the paper; it tends to the full KL as L grows (theorem 3.2).
+    """
+    teacher = tf.nn.log_softmax(corrected_scores(tf.stop_gradient(teacher_scores), sample_log_q))
+    student = tf.nn.log_softmax(corrected_scores(student_scores, sample_log_q))
+    return tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=1)
+
+
+def corrected_scores(scores: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+    """Scores less the log-probability of having been drawn, in float32."""
+    return tf.cast(scores, tf.float32) - tf.stop_gradient(log_q)

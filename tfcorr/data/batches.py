@@ -1,0 +1,65 @@
+"""From Histories to the tensors that towers see: windows gathered in graph, one gather a batch."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfcorr.data.histories import Histories, Split
+
+Context = dict[str, tf.Tensor]
+
+
+class EvaluationBatch(NamedTuple):
+    """`context["history"]` [B, M] int32; `target` [B] int32; `seen` [B, W] int32, all earlier items, 0-padded; `user` [B]."""
+
+    context: Context
+    target: tf.Tensor
+    seen: tf.Tensor
+    user: tf.Tensor
+
+
+def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
+    """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded left."""
+    reach = places[:, None] + tf.range(-tf.cast(length, places.dtype), 0)  # [B, M]
+    return tf.where(reach >= starts[:, None], tf.gather(items, tf.maximum(reach, 0)), 0)
+
+
+def training_batches(histories: Histories, length: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """An endless stream of (context, target) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
+
+    Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone.
+    """
+    places = histories.targets("train")
+    count, steps = len(places), steps_per_epoch(histories, batch_size)
+    items, all_starts, all_places = tf.constant(histories.items), tf.constant(histories.starts(places)), tf.constant(places)
+
+    def batch(epoch: tf.Tensor, step: tf.Tensor) -> tuple[Context, tf.Tensor]:
+        numbers = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, count))
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.index_shuffle(numbers, key, tf.constant(count - 1, tf.int64))
+        place = tf.gather(all_places, order)
+        return {"history": windows(items, tf.gather(all_starts, order), place, length)}, tf.gather(items, place)
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    batches = epochs.flat_map(lambda epoch: tf.data.Dataset.range(steps).map(lambda step: batch(epoch, step)))
+    return batches.prefetch(4)
+
+
+def steps_per_epoch(histories: Histories, batch_size: int) -> int:
+    """Batches an epoch, the last of which may be smaller."""
+    return -(-len(histories.targets("train")) // batch_size)
+
+
+def evaluation_batches(histories: Histories, split: Split, length: int, batch_size: int) -> tf.data.Dataset:
+    """One pass over a split's targets as EvaluationBatch."""
+    places = histories.targets(split)
+    items = tf.constant(histories.items)
+    table: tuple[npt.NDArray[np.int64], ...] = (places, histories.starts(places), histories.owners(places))
+
+    def batch(place: tf.Tensor, start: tf.Tensor, user: tf.Tensor) -> EvaluationBatch:
+        seen = windows(items, start, place, tf.reduce_max(place - start))
+        return EvaluationBatch({"history": windows(items, start, place, length)}, tf.gather(items, place), seen, user)
+
+    return tf.data.Dataset.from_tensor_slices(table).batch(batch_size).map(batch).prefetch(2)

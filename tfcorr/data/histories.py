@@ -1,0 +1,146 @@
+"""From Interactions to integers: a Catalogue of items and every user's history in time order, split by leave-one-out."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tfcorr.data.interactions import Interactions
+from tfcorr.settings import InputError
+
+Split = Literal["train", "validation", "test"]
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items. Item number i (1 to N) has the id `ids[i - 1]`; 0 is padding and no item.
+
+    `counts` [N] int64 counts the training interactions only. `titles` is as long as `ids`; "" where none is known.
+    """
+
+    ids: list[str]
+    counts: npt.NDArray[np.int64]
+    titles: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """All users' items in time order, one user after another.
+
+    `items` [interactions] int32; user u owns the places `offsets[u]` to `offsets[u + 1]`, and has the id `users[u]`.
+    """
+
+    users: list[str]
+    items: IntArray
+    offsets: npt.NDArray[np.int64]
+
+    def targets(self, split: Split) -> npt.NDArray[np.int64]:
+        """The places of the split's targets: last item for test, the one before for validation, the earlier ones (but the
+        first, which has no history) for training."""
+        starts, ends = self.offsets[:-1], self.offsets[1:]
+        if split == "test":
+            return (ends - 1)[ends - starts >= 2]
+        if split == "validation":
+            return (ends - 2)[ends - starts >= 3]
+        return np.flatnonzero(self._place_is_training & (np.arange(len(self.items)) > self._starts))
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    @cached_property
+    def _place_is_training(self) -> npt.NDArray[np.bool_]:
+        left = np.repeat(self.offsets[1:], np.diff(self.offsets)) - np.arange(len(self.items))
+        return left > 2
+
+    def owners(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The user of each place."""
+        return np.searchsorted(self.offsets, places, side="right") - 1
+
+    def starts(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The first place of each place's user."""
+        return self.offsets[self.owners(places)]
+
+    @cached_property
+    def training_items(self) -> IntArray:
+        """The items that training may count: all but each user's validation and test item."""
+        return self.items[self._place_is_training]
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over items and offsets: equal if and only if the prepared data are."""
+        digest = hashlib.sha256(self.items.tobytes())
+        digest.update(self.offsets.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared set: catalogue, histories, and the account of every row as (what, interactions, users, items)."""
+
+    catalogue: Catalogue
+    histories: Histories
+    account: list[tuple[str, int, int | None, int | None]]
+
+
+def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
+    """Drops rare users and items until none is left, numbers the rest, sorts by user and time (ties by file order).
+
+    Raises: InputError if nothing is left, or nothing to train on.
+    """
+    frame = interactions.frame
+    account: list[tuple[str, int, int | None, int | None]] = [(what, n, None, None) for what, n in interactions.account]
+    user_ids, users = _encode(frame["user"])
+    item_ids, items = _encode(frame["item"])
+    times = frame["time"].to_numpy()
+    rows = _frequent(users, items, min_interactions)
+    kept_users, users_left = np.unique(users[rows], return_inverse=True)
+    kept_items, items_left = np.unique(items[rows], return_inverse=True)
+    dropped = f"dropped: fewer than {min_interactions} interactions"
+    account.append((dropped, len(rows) - len(users), len(kept_users) - len(user_ids), len(kept_items) - len(item_ids)))
+    account.append(("left", len(rows), len(kept_users), len(kept_items)))
+    if len(rows) == 0:
+        raise InputError(
+            f"nothing is left of {len(users)} interactions: no user and item with at least {min_interactions} interactions each; "
+            "lower data.min_interactions, or bring more data"
+        )
+    order = np.lexsort((times[rows], users_left))
+    histories = Histories(
+        users=[user_ids[u] for u in kept_users],
+        items=(items_left[order] + 1).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users_left))]).astype(np.int64),
+    )
+    if len(histories.targets("train")) == 0:
+        raise InputError(
+            "nothing is left to train on: every user has fewer than 4 interactions, and the last two are kept for validation and "
+            "test; raise data.min_interactions to 5, or bring longer histories"
+        )
+    ids = [item_ids[i] for i in kept_items]
+    counts = np.bincount(histories.training_items, minlength=len(ids) + 1)[1:]
+    titles = [interactions.titles.get(item, "") for item in ids]
+    return Dataset(Catalogue(ids, counts, titles), histories, account)
+
+
+def _encode(column: pl.Series) -> tuple[list[str], IntArray]:
+    """The sorted distinct ids, and each row's place among them."""
+    ids = column.unique().sort()
+    codes = column.cast(pl.Enum(ids)).to_physical().cast(pl.Int32).to_numpy()
+    return ids.to_list(), codes
+
+
+def _frequent(users: IntArray, items: IntArray, least: int) -> npt.NDArray[np.int64]:
+    """The rows that are left when users and items with fewer than `least` rows have been dropped until none is left."""
+    rows = np.arange(len(users))
+    while True:
+        enough = (np.bincount(users[rows])[users[rows]] >= least) & (np.bincount(items[rows])[items[rows]] >= least)
+        if enough.all():
+            return rows
+        rows = rows[enough]

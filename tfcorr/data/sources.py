@@ -1,0 +1,94 @@
+"""The named sources: files of the user's own, MovieLens-100K, and whatever TensorFlow Datasets can build."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tfcorr.data.histories import Dataset, prepare
+from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, read_interactions, select
+from tfcorr.settings import InputError
+
+# RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.
+MOVIELENS_WHEEL = "recbole-1.2.1-py3-none-any.whl"
+MOVIELENS_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+MOVIELENS_MEMBER = "recbole/dataset_example/ml-100k/ml-100k"
+
+
+def load(settings: DataSettings) -> Dataset:
+    """Reads and prepares the interactions that the settings name. Raises: InputError."""
+    read = {"file": read_interactions, "movielens-100k": _movielens, "tfds": _tfds}[settings.source]
+    return prepare(read(settings), settings.min_interactions)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$XDG_CACHE_HOME/tfcorr`, or `~/.cache/tfcorr`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfcorr"
+
+
+def _movielens(settings: DataSettings) -> Interactions:
+    wheel = cache_folder() / MOVIELENS_WHEEL
+    if not wheel.is_file():
+        _download(wheel)
+    _verify(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        ratings = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.inter"), separator="\t", infer_schema=False)
+        films = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None)
+    columns = Columns(user="user_id:token", item="item_id:token", time="timestamp:float", rating="rating:float")
+    interactions = select(Table(ratings, 2), settings.model_copy(update={"columns": columns}), MOVIELENS_MEMBER)
+    titles = {film: f"{title} ({year})" for film, title, year, _ in films.iter_rows()}
+    return replace(interactions, titles=titles)
+
+
+def _download(wheel: Path) -> None:
+    wheel.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "recbole==1.2.1"]
+        result = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"MovieLens-100K: pip could not download recbole==1.2.1, whose wheel holds it: {reason}; "
+                f"check the connection, or put {MOVIELENS_WHEEL} into {wheel.parent} by hand"
+            )
+        (Path(folder) / MOVIELENS_WHEEL).replace(wheel)
+
+
+def _verify(wheel: Path) -> None:
+    received = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if received != MOVIELENS_SHA256:
+        raise InputError(f"{wheel}: SHA-256 is {received}, expected {MOVIELENS_SHA256}; delete the file and run again to fetch it anew")
+
+
+def _tfds(settings: DataSettings) -> Interactions:
+    import tensorflow_datasets as tfds  # takes seconds, and only this source needs it
+
+    if settings.builder is None:
+        raise InputError("data.builder is required with source: tfds; give a TensorFlow Datasets name such as movielens/100k-ratings")
+    where = f"tfds {settings.builder}"
+    wanted = {name for name in settings.columns.model_dump().values() if name is not None}
+    try:
+        builder = tfds.builder(settings.builder, data_dir=settings.data_dir)
+        builder.download_and_prepare()
+        batches = tfds.as_numpy(builder.as_dataset(split=settings.split, batch_size=65_536))
+        frames = [pl.DataFrame({name: _column(values) for name, values in batch.items() if name in wanted}) for batch in batches]
+    except (tfds.core.DatasetNotFoundError, tfds.download.DownloadError, ValueError, OSError) as error:
+        raise InputError(f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}") from None
+    missing = wanted - set(builder.info.features or ())
+    if missing or not frames:
+        has = ", ".join(builder.info.features or ())
+        raise InputError(f"{where}: no column {sorted(missing)} in split {settings.split!r}; the builder has: {has}")
+    return select(Table(pl.concat(frames), 1), settings, where)
+
+
+def _column(values: np.ndarray) -> pl.Series:
+    """TensorFlow's strings arrive as bytes objects."""
+    series = pl.Series(values)
+    return series.cast(pl.String) if values.dtype == object else series

@@ -1,0 +1,87 @@
+"""Maximum inner product search over the items: exact, by standard ops only, or approximate, by ScaNN."""
+
+from typing import Literal, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+BLOCK = 65_536  # items scored at once by the exact index: memory grows with users × BLOCK, never with users × items
+SMALL = 20_000  # items below which brute force beats a tree
+LEAVES_SEARCHED = 0.3  # share of the tree's leaves
+REORDERED = 4  # candidates scored again exactly, as a multiple of those asked for
+
+
+class Index(Protocol):
+    """Searches the items 1 to N; `size` is N."""
+
+    size: int
+
+    def search(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """queries [B, D], count () int32 -> item numbers [B, C] int32 and inner products [B, C], best first.
+
+        C is at most `count`; a place that could not be filled holds item 0 and minus infinity.
+        """
+        ...
+
+
+class ExactIndex(tf.Module):
+    """Scores every item, block by block."""
+
+    def __init__(self, vectors: tf.Tensor) -> None:
+        """vectors [N, D] float32, of the items 1 to N."""
+        super().__init__()
+        self.vectors = tf.Variable(vectors, trainable=False)
+        self.size = int(self.vectors.shape[0])
+
+    def search(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As the protocol says; ties go to the lower item number."""
+        rows = tf.shape(queries)[0]
+        count = tf.minimum(count, self.size)
+        ids, scores = tf.zeros([rows, 0], tf.int32), tf.zeros([rows, 0])
+        for start in tf.range(0, self.size, BLOCK):
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(ids, tf.TensorShape([None, None])), (scores, tf.TensorShape([None, None]))]
+            )
+            block = self.vectors[start : start + BLOCK]
+            found = tf.matmul(queries, block, transpose_b=True)
+            numbers = tf.broadcast_to(start + 1 + tf.range(tf.shape(block)[0])[None, :], tf.shape(found))
+            scores, ids = tf.concat([scores, found], 1), tf.concat([ids, numbers], 1)
+            scores, best = tf.math.top_k(scores, tf.minimum(count, tf.shape(scores)[1]))
+            ids = tf.gather(ids, best, batch_dims=1)
+        return ids, scores
+
+
+class ScannIndex(tf.Module):
+    """ScaNN (Guo et al., ICML'20): a tree of √N leaves of quantised vectors, the best of which are scored again exactly.
+
+    Below `SMALL` items ScaNN's own brute force is used, which is faster there, and exact. A SavedModel that holds this
+    index loads only where ScaNN's ops are registered, by `import scann`.
+    """
+
+    def __init__(self, vectors: tf.Tensor) -> None:
+        """vectors [N, D] float32, of the items 1 to N."""
+        from scann.scann_ops.py import scann_ops  # registers its ops; the exact cascade must do without
+
+        super().__init__()
+        self.size = int(vectors.shape[0])
+        builder = scann_ops.builder(vectors.numpy(), 1, "dot_product")
+        if self.size < SMALL:
+            builder = builder.score_brute_force()
+        else:
+            leaves = round(self.size**0.5)
+            builder = builder.tree(leaves, round(leaves * LEAVES_SEARCHED), training_sample_size=min(self.size, 250_000))
+            builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(1)
+        self.state = builder.build().serialize_to_module()
+        self._searcher = scann_ops.ScannSearcher
+
+    def search(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As the protocol says; ScaNN marks a place that it could not fill by NaN."""
+        searcher = self._searcher(self.state.recreate_handle())
+        places, scores = searcher.search_batched(queries, count, REORDERED * count)
+        filled = ~tf.math.is_nan(scores)
+        return tf.where(filled, places + 1, 0), tf.where(filled, scores, -np.inf)
+
+
+def build_index(kind: Literal["exact", "scann"], vectors: tf.Tensor) -> ExactIndex | ScannIndex:
+    """An index of the vectors [N, D] of the items 1 to N."""
+    return {"exact": ExactIndex, "scann": ScannIndex}[kind](vectors)

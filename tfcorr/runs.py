@@ -1,0 +1,188 @@
+"""A run is a folder: its settings, its data's catalogue, its towers' weights, and what was measured and exported."""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import tensorflow as tf
+from rich.console import Console
+
+import tfcorr
+from tfcorr.config import RunSettings, load_settings, save_settings
+from tfcorr.cooperation.corr import CoRR
+from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
+from tfcorr.cooperation.sampling import proposal_from
+from tfcorr.cooperation.two_stage import TwoStage
+from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.histories import Catalogue, Dataset, Split
+from tfcorr.data.sources import load
+from tfcorr.evaluation.cascade import Cascade, all_item_vectors
+from tfcorr.evaluation.evaluate import Stage as RankedStage
+from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
+from tfcorr.evaluation.index import ExactIndex
+from tfcorr.settings import InputError
+from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
+from tfcorr.training import Stage, fit, restore_best
+
+LAST_STAGE = {"corr": "joint", "two-stage": "ranker"}
+MONITORED_K = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: its towers have the best weights."""
+
+    folder: Path
+    settings: RunSettings
+    catalogue: Catalogue
+    retriever: Retriever
+    ranker: Ranker
+
+    @property
+    def towers(self) -> dict[str, tf.keras.Model]:
+        """Both towers by name."""
+        return {"retriever": self.retriever, "ranker": self.ranker}
+
+
+def train(settings: RunSettings, root: Path, console: Console, resume: bool = False, overwrite: bool = False) -> Run:
+    """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
+
+    A folder that exists is refused unless one of `resume` and `overwrite` is set.
+    """
+    folder = root / settings.name
+    _claim(folder, settings, resume, overwrite)
+    dataset = load(settings.data)
+    console.print(account_table(dataset))
+    tf.keras.utils.set_random_seed(settings.seed)
+    run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
+    _write_provenance(run, dataset)
+    length, size = settings.history_length, settings.training.batch_size
+    for stage in _stages(run, dataset):
+        fit(
+            stage,
+            batches=lambda epoch: training_batches(dataset.histories, length, size, settings.seed, epoch),
+            steps=steps_per_epoch(dataset.histories, size),
+            epochs=settings.training.epochs,
+            patience=settings.training.patience,
+            folder=folder,
+            console=console,
+        )
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """Opens a run that has finished at least one epoch of its last stage. Raises: InputError."""
+    if not (folder / "settings.yaml").is_file():
+        raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
+    settings = load_settings(folder / "settings.yaml")
+    if not (folder / "catalogue.parquet").is_file():
+        raise InputError(f"{folder}: the run has not started; go on with: tfcorr train {folder / 'settings.yaml'} --resume")
+    table = pl.read_parquet(folder / "catalogue.parquet")
+    catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list())
+    run = Run(folder, settings, catalogue, *_build_towers(settings, len(catalogue)))
+    try:
+        restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
+    except FileNotFoundError as error:
+        raise InputError(f"{error}; go on with: tfcorr train {folder / 'settings.yaml'} --resume") from None
+    return run
+
+
+def cascade_of(run: Run, index: str = "exact", size: int | None = None) -> Cascade:
+    """The run's cascade over an index of its items: 'exact' or 'scann'."""
+    vectors = all_item_vectors(run.retriever, len(run.catalogue))
+    return Cascade(run.retriever, run.ranker, build_index(index, vectors), size or run.settings.evaluation.retrieve)
+
+
+def _claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
+    """Makes the folder this run's own, or refuses."""
+    written = folder / "settings.yaml"
+    if written.is_file() and resume:
+        before, now = load_settings(written).model_dump(mode="json"), settings.model_dump(mode="json")
+        differing = [name for name in now if now[name] != before[name]]
+        if differing:
+            raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, written)
+
+
+def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]:
+    """Towers with their variables made."""
+    retriever = RETRIEVERS[settings.retriever.name](settings.retriever, items, settings.history_length)
+    ranker = RANKERS[settings.ranker.name](settings.ranker, items, settings.history_length)
+    nothing = tf.zeros([1, settings.history_length], tf.int32)
+    for tower in (retriever, ranker):
+        tower.score({"history": nothing}, nothing[:, :1])
+    return retriever, ranker
+
+
+def _stages(run: Run, dataset: Dataset) -> Iterator[Stage]:
+    """The stages of the run's method, each to be trained before the next is made."""
+    settings, counts = run.settings, dataset.catalogue.counts
+    training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
+    retriever_adam, ranker_adam = _optimiser(training.retriever, run.retriever), _optimiser(training.ranker, run.ranker)
+    if training.method == "corr":
+        model = CoRR(run.retriever, run.ranker, proposal, sampler, training.kl_weight, settings.seed)
+        model.compile(optimizer={"retriever": retriever_adam, "ranker": ranker_adam})
+        yield Stage("joint", model, run.towers, _validation(run, dataset, ("retriever", "cascade")), f"cascade_ndcg@{MONITORED_K}")
+        return
+    # The baseline's retriever sees the whole pool as negatives, its ranker as many of them as the cooperation would give it.
+    model = TwoStage(run.retriever, proposal, sampler.pool, settings.seed)
+    model.compile(optimizer=retriever_adam)
+    yield Stage("retriever", model, run.towers, _validation(run, dataset, ("retriever",)), f"retriever_ndcg@{MONITORED_K}")
+    model = TwoStage(run.ranker, proposal, sampler.samples, settings.seed)
+    model.compile(optimizer=ranker_adam)
+    yield Stage("ranker", model, run.towers, _validation(run, dataset, ("retriever", "cascade")), f"cascade_ndcg@{MONITORED_K}")
+
+
+def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model) -> LazyAdam:
+    optimiser = LazyAdam(settings.learning_rate, settings.weight_decay)
+    optimiser.build(tower.trainable_variables)
+    return optimiser
+
+
+def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> Any:
+    """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
+    cascade = cascade_of(run)
+    assert isinstance(cascade.index, ExactIndex)
+    index, ranks = cascade.index, rank_batch(cascade, run.settings.evaluation.exclude_seen, stages)
+    batches = batches_of(run, dataset, "validation").cache()
+
+    def validate() -> dict[str, float]:
+        index.vectors.assign(all_item_vectors(run.retriever, len(run.catalogue)))
+        table = metrics_by_stage(rank_users(ranks, batches), [MONITORED_K], cascade.size)
+        return {f"{stage}_{name}": value for stage, values in table.items() for name, value in values.items()}
+
+    return validate
+
+
+def batches_of(run: Run, dataset: Dataset, split: Split) -> tf.data.Dataset:
+    """The split's users in evaluation batches of the run's sizes."""
+    return evaluation_batches(dataset.histories, split, run.settings.history_length, run.settings.evaluation.batch_size)
+
+
+def _write_provenance(run: Run, dataset: Dataset) -> None:
+    """The catalogue, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
+    packages = ["tensorflow", "tf_keras", "tensorflow-recommenders", "scann", "numpy", "polars"]
+    provenance = {
+        "tfcorr": tfcorr.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+        "data_sha256": dataset.histories.checksum,
+    }
+    path = run.folder / "provenance.json"
+    if path.is_file():
+        check_data(run, dataset)
+    catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
+    write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
+    write_whole(path, lambda partial: partial.write_text(json.dumps(provenance, indent=2) + "\n"))

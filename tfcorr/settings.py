@@ -1,0 +1,52 @@
+"""What every part's settings share: they are typed, frozen, and a mistake in them is one clear sentence."""
+
+import difflib
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+
+class InputError(ValueError):
+    """A mistake in a file, a setting or a request; its text is all that the user is shown."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and without room for a misspelt name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: Any, where: str = "") -> Self:
+        """Validates plain values; `where` names their origin in the message. Raises: InputError."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = [_sentence(cls, detail) for detail in error.errors()]
+            raise InputError((f"{where}: " if where else "") + "; ".join(problems)) from None
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """A hint for a misspelt word: the nearest right one, or all of them."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(words))}"
+
+
+def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting {path!r}; {nearest(str(detail['loc'][-1]), _names(cls, detail['loc'][:-1]))}"
+    if detail["type"] == "missing":
+        return f"{path!r} is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    if isinstance(detail["input"], str | int | float | bool) or detail["input"] is None:
+        message += f" (received: {detail['input']!r})"
+    return f"{path}: {message}" if path else message
+
+
+def _names(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist where an unknown one was found."""
+    for part in path:
+        annotation = cls.model_fields[str(part)].annotation
+        cls = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(cls.model_fields)

@@ -1,0 +1,64 @@
+"""DIN (Zhou et al., KDD'18): the candidate weighs each item of the history by a small network, without a softmax."""
+
+from typing import Literal
+
+import tensorflow as tf
+from pydantic import Field
+
+from tfcorr.data.batches import Context
+from tfcorr.towers.layers import Dropout, Ranker, TowerSettings, item_table, places_from_the_latest
+
+
+class DINSettings(TowerSettings):
+    """Defaults are those of the paper's section 4.1.3."""
+
+    name: Literal["din"] = "din"
+    attention: tuple[int, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
+    mlp: tuple[int, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
+    activation: Literal["sigmoid", "relu", "gelu"] = Field("sigmoid", description="of the network on top")
+    recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
+
+
+class DIN(Ranker):
+    """score(c, k) = mlp([Σ_j a(v_k, h_j) h_j, v_k]) + b_k, with a(q, h) = network([q, h, q∘h, q−h]) and sigmoids throughout.
+
+    The network's first layer is linear in [q, h, q∘h, q−h], so it is computed in its split form: W_q q once a candidate,
+    W_h h once an item of the history, and only W_x (q∘h) once a pair. (W_q holds the weights of q and q−h together.)
+    """
+
+    Settings = DINSettings
+
+    def __init__(self, settings: DINSettings, items: int, history_length: int) -> None:
+        super().__init__(name="din")
+        self.items = item_table(items, settings.dim, "items")
+        self.bias = tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
+        self.recency = item_table(history_length, settings.dim, "recency") if settings.recency else None
+        first, *rest = settings.attention
+        self.of_candidate = tf.keras.layers.Dense(first)
+        self.of_history = tf.keras.layers.Dense(first, use_bias=False)
+        self.of_pair = tf.keras.layers.Dense(first, use_bias=False)
+        self.attention = [tf.keras.layers.Dense(width, activation="sigmoid") for width in rest]
+        self.weight = tf.keras.layers.Dense(1)
+        self.mlp = [tf.keras.layers.Dense(width, activation=settings.activation) for width in settings.mlp]
+        self.dropouts = [Dropout(settings.dropout) for _ in settings.mlp]
+        self.head = tf.keras.layers.Dense(1)
+
+    def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """context["history"] [B, M] int32, candidates [B, K] int32 -> [B, K] float32."""
+        history = context["history"]
+        values = self.items(history)  # [B, M, D]
+        keys = values if self.recency is None else values + self.recency(places_from_the_latest(history))
+        queries = self.items(candidates)  # [B, K, D]
+        weights = self._attend(queries, keys) * tf.cast(history > 0, queries.dtype)[:, None, :]  # [B, K, M]
+        hidden = tf.concat([tf.matmul(weights, values), queries], axis=-1)  # [B, K, 2D]
+        for dense, dropout in zip(self.mlp, self.dropouts, strict=True):
+            hidden = dropout(dense(hidden), training=training)
+        return tf.cast(self.head(hidden) + self.bias(candidates), tf.float32)[..., 0]
+
+    def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """queries [B, K, D], keys [B, M, D] -> the history's weights before masking, [B, K, M]."""
+        pairs = self.of_pair(queries[:, :, None, :] * keys[:, None, :, :])  # [B, K, M, H]
+        hidden = tf.sigmoid(self.of_candidate(queries)[:, :, None, :] + self.of_history(keys)[:, None, :, :] + pairs)
+        for dense in self.attention:
+            hidden = dense(hidden)
+        return self.weight(hidden)[..., 0]

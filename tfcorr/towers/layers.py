@@ -1,0 +1,93 @@
+"""What towers share: their base classes, dropout that can be resumed, and the reading of padded histories."""
+
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+from pydantic import Field
+
+from tfcorr.data.batches import Context
+from tfcorr.settings import Settings
+
+
+class TowerSettings(Settings):
+    """Settings that every tower has."""
+
+    name: str
+    dim: int = Field(64, ge=1, description="width of the item embeddings")
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
+class Retriever(tf.keras.Model):
+    """A tower whose score is an inner product, so that its items can be indexed.
+
+    A new one defines `Settings`, `encode_context` and `item_vectors`.
+    """
+
+    Settings: ClassVar[type[TowerSettings]]
+
+    def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
+        """context["history"] [B, M] int32 -> [B, D] float32."""
+        raise NotImplementedError
+
+    def item_vectors(self, ids: tf.Tensor) -> tf.Tensor:
+        """Item numbers [...] int32 -> [..., D] float32."""
+        raise NotImplementedError
+
+    def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """context of B rows, candidates [B, K] int32 -> [B, K] float32, the inner products."""
+        return inner(self.encode_context(context, training), self.item_vectors(candidates))
+
+
+class Ranker(tf.keras.Model):
+    """A tower that may score a context and a candidate in any way. A new one defines `Settings` and `score`."""
+
+    Settings: ClassVar[type[TowerSettings]]
+
+    def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
+        raise NotImplementedError
+
+
+def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    """queries [B, D], vectors [B, K, D] -> inner products [B, K]."""
+    return tf.linalg.matvec(vectors, queries)
+
+
+class Dropout(tf.keras.layers.Layer):
+    """Dropout whose random state is part of the checkpoint, so that a resumed run draws what it would have drawn."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        # NumPy's global state is what tf.keras.utils.set_random_seed sets.
+        self.generator = tf.random.Generator.from_seed(np.random.randint(2**31))
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Any shape; drops with probability `rate` when training, and scales the rest by 1 / (1 - rate)."""
+        if not training or self.rate == 0:
+            return inputs
+        kept = self.generator.uniform(tf.shape(inputs)) >= self.rate
+        return tf.where(kept, inputs / (1 - self.rate), 0)
+
+
+def item_table(items: int, dim: int, name: str) -> tf.keras.layers.Embedding:
+    """An embedding of the item numbers 0 to `items`; row 0 is padding's, which towers mask."""
+    return tf.keras.layers.Embedding(items + 1, dim, embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02), name=name)
+
+
+def places_from_the_oldest(history: tf.Tensor) -> tf.Tensor:
+    """[B, M] item numbers -> [B, M] int32: 0 for the oldest item, then 1, …, wherever the padding lies."""
+    return tf.maximum(tf.cumsum(tf.cast(history > 0, tf.int32), axis=1) - 1, 0)
+
+
+def places_from_the_latest(history: tf.Tensor) -> tf.Tensor:
+    """[B, M] item numbers -> [B, M] int32: 0 for the latest item, 1 for the one before, …, wherever the padding lies."""
+    return tf.cumsum(tf.cast(history > 0, tf.int32), axis=1, exclusive=True, reverse=True)
+
+
+def latest_column(history: tf.Tensor) -> tf.Tensor:
+    """[B, M] item numbers -> [B] int32: the column of the latest item (the last column if there is none)."""
+    columns = tf.range(tf.shape(history)[1])
+    latest = tf.reduce_max(tf.where(history > 0, columns, -1), axis=1)
+    return tf.where(latest < 0, tf.shape(history)[1] - 1, latest)

@@ -1,0 +1,156 @@
+"""One stage of training by Keras' fit: validation, early stopping, checkpoints from which a killed run goes on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tfcorr.cooperation.model import LoggedModel
+
+Validate = Callable[[], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model to train, the towers that its best epoch keeps, and the validation metric that tells which is best."""
+
+    name: str
+    model: LoggedModel
+    towers: dict[str, tf.keras.Model]
+    validate: Validate
+    monitor: str
+
+
+class Bookkeeper(tf.keras.callbacks.Callback):
+    """After each epoch: validates, keeps the best weights, saves the state, writes history.csv and TensorBoard's log.
+
+    The state is saved last. A run killed before that goes on from the epoch before, and does this epoch again.
+    """
+
+    def __init__(self, stage: Stage, folder: Path, patience: int, console: Console) -> None:
+        super().__init__()
+        self.stage, self.folder, self.patience, self.console = stage, folder, patience, console
+        self.epochs_done, self.best, self.epochs_without_better = tf.Variable(0), tf.Variable(-1.0, dtype=tf.float64), tf.Variable(0)
+        state = tf.train.Checkpoint(
+            model=stage.model, epochs_done=self.epochs_done, best=self.best, epochs_without_better=self.epochs_without_better
+        )
+        self.state = tf.train.CheckpointManager(state, str(folder / "checkpoints" / stage.name / "last"), max_to_keep=1)
+        self.best_towers = best_towers(folder, stage.name, stage.towers)
+        self.summaries = tf.summary.create_file_writer(str(folder / "tensorboard" / stage.name))
+        self.started = 0.0
+
+    def restore(self) -> int:
+        """Goes back to the last state saved, if there is one; returns the number of epochs done."""
+        if self.state.latest_checkpoint:
+            self.state.checkpoint.restore(self.state.latest_checkpoint).assert_consumed()
+        return int(self.epochs_done)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether patience has run out."""
+        return int(self.epochs_without_better) >= self.patience
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Does everything that is done once an epoch."""
+        trained = time.monotonic() - self.started
+        values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
+        value = values[self.stage.monitor]
+        better = value > float(self.best)
+        if better:
+            self.best.assign(value)
+            self.best_towers.save()
+        self.epochs_without_better.assign(0 if better else self.epochs_without_better + 1)
+        self.epochs_done.assign(epoch + 1)
+        row = {"stage": self.stage.name, "epoch": epoch + 1, "seconds": round(trained, 1), **values}
+        _append_row(self.folder / "history.csv", row)
+        with self.summaries.as_default(step=epoch + 1):
+            for name, each in values.items():
+                tf.summary.scalar(name, each)
+        self.summaries.flush()
+        self.state.save()
+        self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False)
+        self.model.stop_training = self.stopped_early
+
+
+class ProgressBar(tf.keras.callbacks.Callback):
+    """A bar an epoch with the losses so far and the time left, where the output is a terminal."""
+
+    def __init__(self, steps: int, console: Console) -> None:
+        super().__init__()
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+        self.progress = Progress(*columns, TextColumn("{task.fields[losses]}"), console=console, transient=True, disable=not console.is_terminal)
+        self.steps = steps
+        self.task: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Shows the bar."""
+        self.progress.start()
+        self.task = self.progress.add_task(f"epoch {epoch + 1}", total=self.steps, losses="")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar on."""
+        losses = "  ".join(f"{name} {float(value):.3f}" for name, value in (logs or {}).items() if "loss" in name)
+        self.progress.update(self.task, completed=batch + 1, losses=losses)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes the bar away."""
+        self.progress.remove_task(self.task)
+        self.progress.stop()
+
+
+def fit(
+    stage: Stage, batches: Callable[[int], tf.data.Dataset], steps: int, epochs: int, patience: int, folder: Path, console: Console
+) -> None:
+    """Trains a stage, from the last state saved in the folder if there is one; leaves its towers at their best weights.
+
+    Args: batches gives the endless stream of training batches from an epoch on; steps is the number of batches an epoch.
+    """
+    bookkeeper = Bookkeeper(stage, folder, patience, console)
+    done = bookkeeper.restore()
+    if done:
+        console.print(f"{stage.name}: going on after epoch {done}")
+    if done < epochs and not bookkeeper.stopped_early:
+        callbacks = [ProgressBar(steps, console), bookkeeper]
+        stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, verbose=0)
+    restore_best(folder, stage.name, stage.towers)
+
+
+def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> tf.train.CheckpointManager:
+    """The manager of a stage's best weights."""
+    return tf.train.CheckpointManager(tf.train.Checkpoint(**towers), str(folder / "checkpoints" / stage / "best"), max_to_keep=1)
+
+
+def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> None:
+    """Sets the towers to a stage's best weights. Raises: FileNotFoundError before the stage's first epoch is done."""
+    manager = best_towers(folder, stage, towers)
+    if manager.latest_checkpoint is None:
+        raise FileNotFoundError(f"{folder}: stage {stage!r} has finished no epoch")
+    manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+
+
+def _append_row(path: Path, row: dict[str, Any]) -> None:
+    """Writes the table anew with the row in place of any that a killed run left for the same epoch."""
+    frame = pl.DataFrame([row])
+    if path.is_file():
+        known = pl.read_csv(path)
+        earlier = (pl.col("stage") != row["stage"]) | (pl.col("epoch") < row["epoch"])
+        frame = pl.concat([known.filter(earlier), frame], how="diagonal_relaxed")
+    partial = path.with_suffix(".partial")
+    frame.write_csv(partial)
+    partial.replace(path)
+
+
+def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if "loss" in name)
+    measured = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if "ndcg@20" in name)
+    return f"{row['stage']} epoch {row['epoch']}: {row['seconds']:.0f} s  {losses}  {measured}" + (f"  best {monitor}" if better else "")
