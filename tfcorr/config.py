@@ -1,17 +1,18 @@
 """One run = one YAML file = one tree of typed, frozen settings."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny
-from typing_extensions import Annotated
 
 from tfcorr.cooperation.optimisers import OptimiserSettings
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.data.interactions import DataSettings
 from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.towers import RANKERS, RETRIEVERS, TowerSettings
+from tfcorr.towers.din import DINSettings
+from tfcorr.towers.sasrec import SASRecSettings
 
 
 def _tower(registry: dict[str, Any], default: str) -> BeforeValidator:
@@ -54,8 +55,8 @@ class RunSettings(Settings):
     seed: int = Field(1, ge=0)
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
-    retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = RETRIEVERS["sasrec"].Settings()
-    ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din")] = RANKERS["din"].Settings()
+    retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = SASRecSettings()
+    ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din")] = DINSettings()
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

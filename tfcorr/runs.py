@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 import tensorflow as tf
 from rich.console import Console
+from rich.table import Table
 
 import tfcorr
 from tfcorr.config import RunSettings, load_settings, save_settings
@@ -25,7 +27,10 @@ from tfcorr.data.sources import load
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
-from tfcorr.evaluation.index import ExactIndex
+from tfcorr.evaluation.index import ExactIndex, IndexKind, build_index
+from tfcorr.evaluation.metrics import MISSED
+from tfcorr.files import write_whole
+from tfcorr.serving.export import export
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
 from tfcorr.training import Stage, fit, restore_best
@@ -58,7 +63,7 @@ def train(settings: RunSettings, root: Path, console: Console, resume: bool = Fa
     folder = root / settings.name
     _claim(folder, settings, resume, overwrite)
     dataset = load(settings.data)
-    console.print(account_table(dataset))
+    console.print(_account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
     _write_provenance(run, dataset)
@@ -93,7 +98,7 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def cascade_of(run: Run, index: str = "exact", size: int | None = None) -> Cascade:
+def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) -> Cascade:
     """The run's cascade over an index of its items: 'exact' or 'scann'."""
     vectors = all_item_vectors(run.retriever, len(run.catalogue))
     return Cascade(run.retriever, run.ranker, build_index(index, vectors), size or run.settings.evaluation.retrieve)
@@ -155,8 +160,8 @@ def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> 
     """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
     cascade = cascade_of(run)
     assert isinstance(cascade.index, ExactIndex)
-    index, ranks = cascade.index, rank_batch(cascade, run.settings.evaluation.exclude_seen, stages)
     batches = batches_of(run, dataset, "validation").cache()
+    index, ranks = cascade.index, rank_batch(cascade, batches.element_spec, run.settings.evaluation.exclude_seen, stages)
 
     def validate() -> dict[str, float]:
         index.vectors.assign(all_item_vectors(run.retriever, len(run.catalogue)))
@@ -171,6 +176,14 @@ def batches_of(run: Run, dataset: Dataset, split: Split) -> tf.data.Dataset:
     return evaluation_batches(dataset.histories, split, run.settings.history_length, run.settings.evaluation.batch_size)
 
 
+def _account_table(dataset: Dataset) -> Table:
+    """What was read, what was dropped and why, and what is left."""
+    table = Table("", "interactions", "users", "items", title="data", title_justify="left")
+    for what, *numbers in dataset.account:
+        table.add_row(what, *("" if number is None else f"{number:,}" for number in numbers))
+    return table
+
+
 def _write_provenance(run: Run, dataset: Dataset) -> None:
     """The catalogue, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
     packages = ["tensorflow", "tf_keras", "tensorflow-recommenders", "scann", "numpy", "polars"]
@@ -178,11 +191,70 @@ def _write_provenance(run: Run, dataset: Dataset) -> None:
         "tfcorr": tfcorr.__version__,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
-        "data_sha256": dataset.histories.checksum,
+        "data_sha256": dataset.checksum,
     }
-    path = run.folder / "provenance.json"
-    if path.is_file():
+    if (run.folder / "provenance.json").is_file():
         check_data(run, dataset)
     catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
     write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
-    write_whole(path, lambda partial: partial.write_text(json.dumps(provenance, indent=2) + "\n"))
+    write_whole(run.folder / "provenance.json", lambda path: path.write_text(json.dumps(provenance, indent=2) + "\n"))
+
+
+def check_data(run: Run, dataset: Dataset) -> None:
+    """Raises: InputError if the data are not those that the run was trained on."""
+    trained_on = json.loads((run.folder / "provenance.json").read_text())["data_sha256"]
+    if trained_on != dataset.checksum:
+        raise InputError(
+            f"{run.folder}: the data have changed since the run began (SHA-256 {dataset.checksum[:12]}…, was {trained_on[:12]}…); "
+            "bring the old data back, or train anew under another --name"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by stage, and how fast they were measured."""
+
+    metrics: dict[str, dict[str, float]]
+    users: int
+    users_per_second: float
+
+
+def evaluate(run: Run, ks: list[int], retrieve: int, index: IndexKind, ranker_alone: bool) -> Evaluation:
+    """Measures the run on the test split and keeps each user's rank in `ranks.parquet`, null where the target was missed.
+
+    Raises: InputError if the data have changed.
+    """
+    dataset = load(run.settings.data)
+    check_data(run, dataset)
+    stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
+    cascade = cascade_of(run, index, retrieve)
+    batches = batches_of(run, dataset, "test")
+    rank = rank_batch(cascade, batches.element_spec, run.settings.evaluation.exclude_seen, stages)
+    rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
+    started = time.monotonic()
+    ranks = rank_users(rank, batches)
+    seconds = time.monotonic() - started
+    places = dataset.histories.targets("test")
+    users, targets = dataset.histories.owners(places), dataset.histories.items[places]
+    columns = {
+        "user": [dataset.histories.users[user] for user in users],
+        "target": [dataset.catalogue.ids[target - 1] for target in targets],
+    }
+    missed = [pl.when(pl.col(stage) != MISSED).then(pl.col(stage)).alias(stage) for stage in stages]
+    write_whole(run.folder / "ranks.parquet", pl.DataFrame(columns | ranks).with_columns(missed).write_parquet)
+    return Evaluation(metrics_by_stage(ranks, ks, retrieve), len(places), len(places) / seconds)
+
+
+def export_run(run: Run) -> int:
+    """Writes the run's SavedModels under `serving/`; returns their version."""
+    cascades = {"cascade": cascade_of(run, "exact"), "cascade_scann": cascade_of(run, "scann")}
+    settings = run.settings
+    return export(
+        run.retriever,
+        run.ranker,
+        run.catalogue,
+        cascades,
+        settings.history_length,
+        settings.evaluation.exclude_seen,
+        run.folder / "serving",
+    )

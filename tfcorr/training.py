@@ -87,8 +87,17 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def __init__(self, steps: int, console: Console) -> None:
         super().__init__()
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-        self.progress = Progress(*columns, TextColumn("{task.fields[losses]}"), console=console, transient=True, disable=not console.is_terminal)
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        ]
+        self.progress = Progress(
+            *columns, TextColumn("{task.fields[losses]}"), console=console, transient=True, disable=not console.is_terminal
+        )
         self.steps = steps
         self.task: Any = None
 
@@ -151,6 +160,9 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
-    losses = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if "loss" in name)
-    measured = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if "ndcg@20" in name)
-    return f"{row['stage']} epoch {row['epoch']}: {row['seconds']:.0f} s  {losses}  {measured}" + (f"  best {monitor}" if better else "")
+    losses = ", ".join(f"{name.removeprefix('loss_')} loss {value:.3f}" for name, value in row.items() if name.startswith("loss"))
+    stage, _, metric = monitor.partition("_")
+    return (
+        f"{row['stage']} epoch {row['epoch']} in {row['seconds']:.0f} s: {losses}; {stage}'s {metric} {row[monitor]:.4f}"
+        + " (best)" * better
+    )

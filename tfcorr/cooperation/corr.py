@@ -81,4 +81,6 @@ class CoRR(LoggedModel):
         else:
             pool = self.proposal.draw([rows, size], self.generator)
             pool_scores = inner(query, self.retriever.item_vectors(pool))
-        return resample(pool, target, pool_scores, target_score, self.proposal, self.sampler.samples, self.sampler.temperature, self.generator)
+        return resample(
+            pool, target, pool_scores, target_score, self.proposal, self.sampler.samples, self.sampler.temperature, self.generator
+        )

@@ -74,13 +74,6 @@ class Histories:
         """The items that training may count: all but each user's validation and test item."""
         return self.items[self._place_is_training]
 
-    @cached_property
-    def checksum(self) -> str:
-        """SHA-256 over items and offsets: equal if and only if the prepared data are."""
-        digest = hashlib.sha256(self.items.tobytes())
-        digest.update(self.offsets.tobytes())
-        return digest.hexdigest()
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -89,6 +82,14 @@ class Dataset:
     catalogue: Catalogue
     histories: Histories
     account: list[tuple[str, int, int | None, int | None]]
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over ids, items and offsets: the same if and only if the prepared data are the same."""
+        digest = hashlib.sha256("\n".join([*self.catalogue.ids, "", *self.histories.users]).encode())
+        digest.update(self.histories.items.tobytes())
+        digest.update(self.histories.offsets.tobytes())
+        return digest.hexdigest()
 
 
 def prepare(interactions: Interactions, min_interactions: int) -> Dataset:

@@ -105,10 +105,8 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; data.path is taken relative to where the command runs")
     try:
-        if _suffix(path) == ".parquet":
-            table = Table(pl.read_parquet(path), first_row=1)
-        else:
-            table = _read_text(path, on_bad_rows)
+        is_parquet = _suffix(path) == ".parquet"
+        table = Table(pl.read_parquet(path), first_row=1) if is_parquet else _read_text(path, on_bad_rows)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: cannot be read as {_suffix(path)[1:].upper()}: {reason}") from None
@@ -154,7 +152,7 @@ def _read_ragged(path: Path, text: str, separator: str, on_bad_rows: str) -> Tab
                 "mend the row, or set data.on_bad_rows: skip"
             )
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    frame = pl.DataFrame(dict(zip(header, columns, strict=True)), schema={name: pl.String for name in header})
+    frame = pl.DataFrame(dict(zip(header, columns, strict=True)), schema=dict.fromkeys(header, pl.String))
     return Table(frame, 2, ragged)
 
 
@@ -186,9 +184,7 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
         if settings.on_bad_rows == "fail":
             number = int(found["row"][0])
             received = frame.row(number - table.first_row, named=True)
-            raise InputError(
-                f"{where}, row {number}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip"
-            )
+            raise InputError(f"{where}, row {number}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
         checked = checked.filter(~bad)
         account.append((f"skipped: {problem}", -found.height))
     if wanted is not None:
@@ -196,7 +192,9 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
         checked = checked.filter(wanted.keep)
         account.append((f"filtered: not {settings.filter}", checked.height - before))
     if checked.is_empty():
-        raise InputError(f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows")
+        raise InputError(
+            f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows"
+        )
     return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account)
 
 
@@ -245,5 +243,7 @@ def _read_titles(settings: TitleSettings) -> dict[str, str]:
     frame = read_table(settings.path).frame
     for name in (settings.item, settings.title):
         if name not in frame.columns:
-            raise InputError(f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; " + nearest(name, frame.columns))
+            raise InputError(
+                f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; " + nearest(name, frame.columns)
+            )
     return dict(frame.select(pl.col(settings.item, settings.title).cast(pl.String)).drop_nulls().iter_rows())

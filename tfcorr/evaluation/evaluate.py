@@ -17,14 +17,14 @@ RankBatch = Callable[[EvaluationBatch], dict[Stage, tf.Tensor]]
 CHUNK = 1024  # candidates a user that the ranker scores at once when it ranks all items
 
 
-def rank_batch(cascade: Cascade, exclude_seen: bool, stages: tuple[Stage, ...]) -> RankBatch:
-    """The graph that ranks one batch of B users: EvaluationBatch -> [B] int32 by stage.
+def rank_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool, stages: tuple[Stage, ...]) -> RankBatch:
+    """The graph that ranks one batch of B users: EvaluationBatch, here given by its tensors' specs, -> [B] int32 by stage.
 
     The retriever's and the cascade's rank are within the items retrieved, and MISSED where the target is not among them;
     the ranker's is among all items. A target that was seen before stays a candidate.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[batch])
     def ranks(batch: EvaluationBatch) -> dict[Stage, tf.Tensor]:
         exclude = tf.where(batch.seen == batch.target[:, None], 0, batch.seen) if exclude_seen else batch.seen[:, :0]
         retrieved = cascade.retrieve(batch.context, exclude)

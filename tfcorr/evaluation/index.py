@@ -10,6 +10,8 @@ SMALL = 20_000  # items below which brute force beats a tree
 LEAVES_SEARCHED = 0.3  # share of the tree's leaves
 REORDERED = 4  # candidates scored again exactly, as a multiple of those asked for
 
+IndexKind = Literal["exact", "scann"]
+
 
 class Index(Protocol):
     """Searches the items 1 to N; `size` is N."""
@@ -82,6 +84,6 @@ class ScannIndex(tf.Module):
         return tf.where(filled, places + 1, 0), tf.where(filled, scores, -np.inf)
 
 
-def build_index(kind: Literal["exact", "scann"], vectors: tf.Tensor) -> ExactIndex | ScannIndex:
+def build_index(kind: IndexKind, vectors: tf.Tensor) -> ExactIndex | ScannIndex:
     """An index of the vectors [N, D] of the items 1 to N."""
-    return {"exact": ExactIndex, "scann": ScannIndex}[kind](vectors)
+    return ExactIndex(vectors) if kind == "exact" else ScannIndex(vectors)

@@ -5,6 +5,7 @@ Four are written, each as NAME/VERSION/: `retriever`, `ranker`, `cascade` (opera
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfcorr.files import write_whole
 from tfcorr.towers import Ranker, Retriever
 
 LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no minus infinity
+Signatures = dict[str, Callable[..., dict[str, tf.Tensor]]]
 STRINGS = tf.TensorSpec([None, None], tf.string)
 
 
@@ -152,7 +154,7 @@ def export(
     that stock TensorFlow does not have.
     """
     vocabulary = Vocabulary(catalogue, history_length)
-    endpoints: dict[str, tuple[Endpoint, dict[str, Callable[..., dict[str, tf.Tensor]]]]] = {}
+    endpoints: dict[str, tuple[Endpoint, Signatures]] = {}
     retriever_endpoint, ranker_endpoint = RetrieverEndpoint(retriever, vocabulary), RankerEndpoint(ranker, vocabulary)
     endpoints["retriever"] = retriever_endpoint, {"serving_default": retriever_endpoint.serve, "items": retriever_endpoint.items}
     endpoints["ranker"] = ranker_endpoint, {"serving_default": ranker_endpoint.serve}
@@ -161,11 +163,15 @@ def export(
         endpoints[name] = endpoint, {"serving_default": endpoint.serve}
     version = 1 + max((latest_version(folder / name) for name in endpoints), default=0)
     for name, (module, signatures) in endpoints.items():
-        write_whole(folder / name / str(version), lambda path, m=module, s=signatures: tf.saved_model.save(m, str(path), signatures=s))
+        write_whole(folder / name / str(version), partial(_save, module, signatures))
     foreign = foreign_operations(folder / "cascade" / str(version))
     if foreign:
         raise RuntimeError(f"the exact cascade holds operations that stock TensorFlow does not have: {sorted(foreign)}")
     return version
+
+
+def _save(module: Endpoint, signatures: Signatures, path: Path) -> None:
+    tf.saved_model.save(module, str(path), signatures=signatures)
 
 
 def latest_version(folder: Path) -> int:

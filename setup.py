@@ -1,0 +1,17 @@
+"""The package tfcorr and its console script; what it needs stands in requirements.txt alone."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+needed, _ = Path("requirements.txt").read_text().split("# For `make test` alone")
+
+setup(
+    name="tfcorr",
+    version="0.1.0",
+    description="Retriever and ranker trained together, on TensorFlow (CoRR, WWW'23)",
+    packages=find_packages(include=["tfcorr", "tfcorr.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[line for line in needed.splitlines() if line and not line.startswith("#")],
+    entry_points={"console_scripts": ["tfcorr = tfcorr.cli:main"]},
+)

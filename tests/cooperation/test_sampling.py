@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import ValidationError
+from scipy import stats
+
+from tests import oracles
+from tfcorr.cooperation.sampling import Proposal, SamplerSettings, proposal_from, resample
+
+ITEMS = 6
+FALSE_ALARM = 1e-4  # of each chi-square test here; its seed is fixed
+
+
+def generator(seed=3):
+    return tf.random.Generator.from_seed(seed)
+
+
+def scores_and_proposal(popular):
+    rng = np.random.default_rng(5)
+    weights = rng.uniform(0.5, 3, size=ITEMS) if popular else np.ones(ITEMS)
+    return rng.normal(size=ITEMS) * 1.5, weights / weights.sum()
+
+
+def draw_two_steps(pool_size, target, scores, proposal, temperature, rows, scope="example", samples=1):
+    """What the sampler draws for `rows` equal contexts, items counted from 0."""
+    rng, y = generator(), Proposal(proposal)
+    of_item = tf.constant([0.0, *scores], tf.float32)
+    pool = y.draw([rows, pool_size] if scope == "example" else [pool_size], rng)
+    pool_scores = tf.broadcast_to(tf.gather(of_item, pool), [rows, pool_size])
+    targets = tf.fill([rows], target + 1)
+    return resample(pool, targets, pool_scores, tf.gather(of_item, targets), y, samples, temperature, rng), pool
+
+
+@pytest.mark.parametrize("popular", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_two_step_sampler_draws_from_its_exact_distribution(popular, temperature):
+    scores, proposal = scores_and_proposal(popular)
+    drawn, _ = draw_two_steps(3, 2, scores, proposal, temperature, rows=40_000)
+    counts = np.bincount(drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
+    expected = oracles.two_step_distribution(3, 2, scores, proposal, temperature)
+    assert stats.chisquare(counts, expected * counts.sum()).pvalue > FALSE_ALARM
+    wrong = oracles.two_step_distribution(3, 2, scores, proposal, temperature * 1.3)  # the test tells these apart
+    assert stats.chisquare(counts, wrong * counts.sum()).pvalue < FALSE_ALARM
+
+
+@pytest.mark.parametrize("popular", [False, True])
+def test_theorem_3_1_two_step_sampler_tends_to_the_retrievers_softmax(popular):
+    """The total variation to softmax(M) falls as n grows, exactly as enumerated for small n and as drawn for a large one."""
+    scores, proposal = scores_and_proposal(popular)
+    softmax = oracles.softmax(scores)
+    distances = [np.abs(oracles.two_step_distribution(n, 2, scores, proposal, 1.0) - softmax).sum() / 2 for n in (1, 2, 4, 8)]
+    assert distances == sorted(distances, reverse=True)
+    drawn, _ = draw_two_steps(1000, 2, scores, proposal, 1.0, rows=2_000, samples=20)
+    counts = np.bincount(drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
+    assert np.abs(counts / counts.sum() - softmax).sum() / 2 < distances[-1] / 3
+
+
+@pytest.mark.parametrize("scope", ["example", "batch"])
+def test_log_q_and_statistics_are_those_of_the_pool(scope):
+    scores, proposal = scores_and_proposal(popular=True)
+    drawn, pool = draw_two_steps(5, 1, scores, proposal, 0.7, rows=8, scope=scope, samples=4)
+    for row in range(8):
+        ids = np.array([1, *((pool[row] if scope == "example" else pool).numpy() - 1)])
+        weights = np.exp(scores[ids] / 0.7) / proposal[ids]  # one for each place, duplicates apart
+        q = weights / weights.sum()
+        by_item = {int(item): float(np.log(q[place])) for place, item in enumerate(ids)}
+        np.testing.assert_allclose(drawn.target_log_q[row], np.log(q[0]), rtol=1e-4)
+        np.testing.assert_allclose(drawn.sample_log_q[row], [by_item[item - 1] for item in drawn.samples[row].numpy()], rtol=1e-4)
+        np.testing.assert_allclose(drawn.effective_size[row], 1 / np.sum(q**2), rtol=1e-4)
+        np.testing.assert_allclose(drawn.pool_log_loss[row], -np.log(oracles.softmax(scores[ids])[0]), rtol=1e-4)
+        assert drawn.target_share[row] == np.mean(drawn.samples[row].numpy() == 2)
+
+
+def test_retrievers_loss_reads_log_l_plus_1_with_uniform_proposal_and_temperature_1():
+    from tfcorr.cooperation.losses import sampled_log_softmax
+
+    scores, _ = scores_and_proposal(popular=False)
+    drawn, _ = draw_two_steps(30, 0, scores, np.full(ITEMS, 1 / ITEMS), 1.0, rows=16, samples=20)
+    of_item = tf.constant([0.0, *scores], tf.float32)
+    loss = sampled_log_softmax(tf.repeat(of_item[1], 16), tf.gather(of_item, drawn.samples), drawn.target_log_q, drawn.sample_log_q)
+    np.testing.assert_allclose(loss, np.log(21), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("settings", "power"), [({"proposal": "uniform"}, 0.0), ({"proposal": "popularity", "alpha": 0.5}, 0.5)])
+def test_proposal_draws_by_count_to_the_power_of_alpha(settings, power):
+    counts = np.array([100, 25, 4, 1, 0, 9])
+    proposal = proposal_from(SamplerSettings(**settings), counts)
+    weights = np.maximum(counts, 1.0) ** power
+    expected = weights / weights.sum()
+    drawn = np.bincount(proposal.draw([100, 500], generator()).numpy().ravel(), minlength=7)
+    assert drawn[0] == 0
+    assert stats.chisquare(drawn[1:], expected * 50_000).pvalue > FALSE_ALARM
+    np.testing.assert_allclose(tf.exp(proposal.log_prob(tf.range(1, 7))), expected, rtol=1e-5)
+
+
+def test_a_proposal_over_a_million_items_can_draw_the_first_and_the_last():
+    proposal = Proposal(np.ones(1_000_000))
+    drawn = proposal.draw([4_000_000], generator()).numpy()
+    assert 1 <= drawn.min() < 10
+    assert 999_990 < drawn.max() <= 1_000_000
+    np.testing.assert_allclose(proposal.log_prob(1_000_000), -np.log(1e6), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"pool": 0}, {"samples": 0}, {"temperature": 0.0}, {"alpha": -1.0}, {"pool_scope": "epoch"}])
+def test_sampler_settings_refuse_what_cannot_be_sampled(wrong):
+    with pytest.raises(ValidationError):
+        SamplerSettings(**wrong)

@@ -1,0 +1,100 @@
+"""Slow, plain NumPy versions of the mathematics, written from the paper's equations; they share no code with tfcorr."""
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+def sampled_log_softmax(target_score: float, sample_scores: Floats, target_log_q: float, sample_log_q: Floats) -> float:
+    """Equations 1 and 2, term by term: −log of exp(V(k) − log Q(k)) over the sum of the same over {k} ∪ S."""
+    numerator = math.exp(target_score) / math.exp(target_log_q)
+    denominator = numerator + sum(math.exp(s) / math.exp(q) for s, q in zip(sample_scores, sample_log_q, strict=True))
+    return -math.log(numerator / denominator)
+
+
+def sampled_kl(teacher: Floats, student: Floats, log_q: Floats) -> float:
+    """Σ p log(p / p′) with p and p′ the normalised weights exp(score) / Q of the samples."""
+    p, other = np.exp(teacher) / np.exp(log_q), np.exp(student) / np.exp(log_q)
+    p, other = p / p.sum(), other / other.sum()
+    return float(sum(a * math.log(a / b) for a, b in zip(p, other, strict=True)))
+
+
+def kl(p: Floats, q: Floats) -> float:
+    return float(np.sum(p * (np.log(p) - np.log(q))))
+
+
+def resampling_distribution(pool: list[int], target: int, scores: Floats, proposal: Floats, temperature: float) -> Floats:
+    """Q over the items: each of {k} ∪ C weighs exp(M / T) / Y, and duplicates in the pool add up. Items count from 0."""
+    weights = np.zeros(len(scores))
+    for item in [target, *pool]:
+        weights[item] += math.exp(scores[item] / temperature) / proposal[item]
+    return weights / weights.sum()
+
+
+def two_step_distribution(size: int, target: int, scores: Floats, proposal: Floats, temperature: float) -> Floats:
+    """What one draw of the two-step sampler comes to: Q averaged over every possible pool of `size` draws from Y."""
+    total = np.zeros(len(scores))
+    for pool in itertools.combinations_with_replacement(range(len(scores)), size):
+        orders = math.factorial(size)
+        for count in Counter(pool).values():
+            orders //= math.factorial(count)
+        probability = orders * math.prod(proposal[item] for item in pool)
+        total += probability * resampling_distribution(list(pool), target, scores, proposal, temperature)
+    return total
+
+
+def rank(target: int, scores: Floats, candidates: list[int]) -> int:
+    """1 + the candidates other than the target that score at least as much."""
+    return 1 + sum(1 for item in candidates if item != target and scores[item] >= scores[target])
+
+
+def adam(values: Floats, gradients: list[Floats], rate: float, decay: float) -> Floats:
+    """Adam with decoupled weight decay over dense gradients (Kingma and Ba, algorithm 1, with ε outside the correction)."""
+    values, m, v = values.copy(), np.zeros_like(values), np.zeros_like(values)
+    for step, gradient in enumerate(gradients, start=1):
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        corrected = rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        values = values - corrected * m / (np.sqrt(v) + 1e-7) - rate * decay * values
+    return values
+
+
+def din_attention(query: Floats, keys: Floats, weights: dict[str, Floats], hidden: list[tuple[Floats, Floats]]) -> Floats:
+    """DIN's attention network on the concatenation [q, h, q∘h, q−h], one pair at a time: a weight for each key.
+
+    `weights` holds the first layer's blocks q, h, x (for q∘h) and d (for q−h) and its bias b; `hidden` the further layers,
+    of which the last has no activation.
+    """
+    first = np.concatenate([weights["q"], weights["h"], weights["x"], weights["d"]])
+    result = []
+    for key in keys:
+        values = 1 / (1 + np.exp(-(np.concatenate([query, key, query * key, query - key]) @ first + weights["b"])))
+        for kernel, bias in hidden[:-1]:
+            values = 1 / (1 + np.exp(-(values @ kernel + bias)))
+        result.append((values @ hidden[-1][0] + hidden[-1][1])[0])
+    return np.array(result)
+
+
+def split(frequency: list[tuple[str, str, float]], least: int) -> dict[str, list[str]]:
+    """The histories that the iterated minimum-interaction filter leaves, by user, in time order; ties by file order."""
+    rows = list(frequency)
+    while True:
+        users, items = Counter(user for user, _, _ in rows), Counter(item for _, item, _ in rows)
+        kept = [row for row in rows if users[row[0]] >= least and items[row[1]] >= least]
+        if len(kept) == len(rows):
+            break
+        rows = kept
+    histories: dict[str, list[str]] = {}
+    for user, item, _ in sorted(rows, key=lambda row: row[2]):  # Python's sort is stable
+        histories.setdefault(user, []).append(item)
+    return histories

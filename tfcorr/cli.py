@@ -1,0 +1,202 @@
+"""The commands: each parses, calls one library function, and prints."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tfcorr.settings import InputError
+
+if TYPE_CHECKING:  # commands import what they need, so that --help is quick
+    from tfcorr.runs import Evaluation
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+console = Console()
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as saved_models/movielens100k.")]
+IndexOption = Annotated[Literal["exact", "scann"], typer.Option(help="How the retriever's items are searched.")]
+
+
+@app.callback()
+def _tfcorr() -> None:
+    """Trains a retriever and a ranker together, and ships them as one cascade."""
+
+
+@app.command()
+def train(
+    pipeline: Annotated[Path, typer.Argument(help="The YAML file of settings.")],
+    name: Annotated[str | None, typer.Option(help="The run's folder under --root; the YAML file's name by default.")] = None,
+    root: Annotated[Path, typer.Option(help="Where runs land.")] = Path("saved_models"),
+    override: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+) -> None:
+    """Trains, measures on the test split, and exports.
+
+    Example: `tfcorr train pipelines/movielens100k.yaml --set training.epochs=3`
+    """
+    from tfcorr import runs
+    from tfcorr.config import load_settings
+
+    settings = load_settings(pipeline, [*(override or []), *([f"name={name}"] if name else [])])
+    try:
+        run = runs.train(settings, root, console, resume, overwrite)
+    except KeyboardInterrupt:
+        console.print(f"\ninterrupted; go on with: tfcorr train {pipeline} --resume, and the same options as before")
+        raise typer.Exit(130) from None
+    evaluation = settings.evaluation
+    _print_evaluation(runs.evaluate(run, list(evaluation.k), evaluation.retrieve, "exact", ranker_alone=False), as_json=False)
+    console.print(f"exported version {runs.export_run(run)} to {run.folder / 'serving'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    k: Annotated[list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")] = None,
+    retrieve: Annotated[int | None, typer.Option(min=1, help="How many items the retriever hands to the ranker.")] = None,
+    index: IndexOption = "exact",
+    ranker_alone: Annotated[bool, typer.Option("--ranker-alone", help="Also rank all items by the ranker.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measures a run on its test split, stage by stage, and keeps every user's rank in ranks.parquet.
+
+    Example: `tfcorr evaluate saved_models/movielens100k --k 5 10 20 --ranker-alone`
+    """
+    from tfcorr import runs
+
+    opened = runs.open_run(run)
+    settings = opened.settings.evaluation
+    measured = runs.evaluate(opened, k or list(settings.k), retrieve or settings.retrieve, index, ranker_alone)
+    _print_evaluation(measured, as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="A run's folder, or several that differ only in their seed.")],
+    second: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="What to compare it with.")],
+    k: Annotated[int, typer.Option(min=1, help="Cut-off.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compares two runs by a paired test over users: difference, 95% interval and p-value.
+
+    Example: `tfcorr compare saved_models/movielens100k saved_models/movielens100k-two-stage`
+    """
+    from dataclasses import asdict
+
+    from tfcorr.evaluation.compare import compare as compare_runs
+
+    groups = [[Path(folder) for folder in group.split(",")] for group in (first, second)]
+    differences = compare_runs(groups[0], groups[1], k)
+    if as_json:
+        print(json.dumps([asdict(each) for each in differences]))
+        return
+    table = Table(
+        "stage", "metric", "first", "second", "difference", "95% interval", "p", title=f"{first} less {second}", title_justify="left"
+    )
+    for each in differences:
+        values = (
+            f"{each.first:.4f}",
+            f"{each.second:.4f}",
+            f"{each.difference:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            f"{each.p_value:.2g}",
+        )
+        table.add_row(each.stage, each.metric, *values)
+    console.print(table)
+
+
+@app.command()
+def export(run: RunFolder) -> None:
+    """Writes the run's SavedModels: retriever, ranker, cascade and cascade_scann, each as a new version.
+
+    Example: `tfcorr export saved_models/movielens100k`
+    """
+    from tfcorr import runs
+
+    version = runs.export_run(runs.open_run(run))
+    console.print(f"exported version {version} to {run / 'serving'}", soft_wrap=True)
+
+
+@app.command()
+def recommend(
+    run: RunFolder,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
+    exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
+    titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
+    index: IndexOption = "exact",
+    source: Annotated[Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")] = None,
+    output: Annotated[Path | None, typer.Option(help="Parquet to write the recommendations for --input to.")] = None,
+) -> None:
+    """Recommends by the exported cascade: for one history, or for a file of them.
+
+    Example: `tfcorr recommend saved_models/movielens100k --history 50,181,172 --k 10 --titles`
+    """
+    from tfcorr.serving import recommend as serving
+
+    if (history is None) == (source is None) or (source is None) != (output is None):
+        raise typer.BadParameter("give either --history, or --input and --output")
+    recommender = serving.Recommender(run, index)
+    if source is not None and output is not None:
+        console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
+        return
+    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)])
+    names = serving.titles(run) if titles else {}
+    table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
+    for _, rank, item, ranked, retrieved in found.iter_rows():
+        table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), f"{ranked:.3f}", f"{retrieved:.3f}")
+    console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Prints versions and devices, and whether everything loads.
+
+    Example: `tfcorr doctor`
+    """
+    from tfcorr.doctor import examine
+
+    table, healthy = examine()
+    console.print(table)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _print_evaluation(measured: "Evaluation", as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"metrics": measured.metrics, "users": measured.users, "users_per_second": measured.users_per_second}))
+        return
+    metrics = measured.metrics
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    table = Table(
+        "metric", *metrics, title=f"test: {measured.users:,} users, {measured.users_per_second:,.0f} a second", title_justify="left"
+    )
+    for name in names:
+        table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in metrics.values()))
+    console.print(table)
+
+
+def _spread(arguments: list[str]) -> list[str]:
+    """Lets --k be followed by several numbers: --k 5 10 20 becomes --k 5 --k 10 --k 20."""
+    spread: list[str] = []
+    for argument in arguments:
+        if len(spread) >= 2 and spread[-2] == "--k" and argument.isdigit():
+            spread.append("--k")
+        spread.append(argument)
+    return spread
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def main() -> None:
+    """The console script: exits with 0 when done, 1 when input or settings are wrong, 2 on wrong usage."""
+    try:
+        app(args=_spread(sys.argv[1:]))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""Whether one run is better than another: a paired test over users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import stats
+
+from tfcorr.evaluation.metrics import METRICS, MISSED
+from tfcorr.settings import InputError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one stage: both means, their difference with its 95% interval, and the p-value of no difference."""
+
+    stage: str
+    metric: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Difference]:
+    """Compares two runs, or two groups of runs that differ only in their seed, by a paired t-test over users.
+
+    A group's value for a user is the mean over its runs. Each path is a run's folder that holds `ranks.parquet`.
+    Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets.
+    """
+    ours, theirs = [_ranks(folder) for folder in first], [_ranks(folder) for folder in second]
+    key = ours[0].select("user", "target")
+    for folder, table in zip([*first, *second], [*ours, *theirs], strict=True):
+        if not table.select("user", "target").equals(key):
+            raise InputError(f"{folder}: has other users or targets than {first[0]}; compare runs of the same data and settings")
+    found = []
+    for stage in ("retriever", "cascade"):
+        for name, metric in METRICS.items():
+            values = [np.mean([metric(_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
+            found.append(_test(stage, f"{name}@{k}", *values))
+    return found
+
+
+def _ranks(folder: Path) -> pl.DataFrame:
+    path = folder / "ranks.parquet"
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no ranks.parquet; make it with: tfcorr evaluate {folder}")
+    return pl.read_parquet(path).sort("user")
+
+
+def _column(table: pl.DataFrame, stage: str) -> npt.NDArray[np.int32]:
+    return table[stage].fill_null(MISSED).to_numpy()
+
+
+def _test(stage: str, metric: str, first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Difference:
+    means = float(first.mean()), float(second.mean())
+    if np.array_equal(first, second):  # the test has nothing to divide by
+        return Difference(stage, metric, *means, 0.0, 0.0, 0.0, 1.0)
+    result = stats.ttest_rel(first, second)
+    low, high = result.confidence_interval(0.95)
+    return Difference(stage, metric, *means, means[0] - means[1], float(low), float(high), float(result.pvalue))
