@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import oracles
+from tests.towers.test_contract import build
+
+
+@pytest.mark.parametrize("recency", [False, True])
+def test_split_form_is_the_network_on_the_concatenation(recency):
+    """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into them."""
+    tower = build("din", {"dim": 4, "attention": (5, 3), "mlp": (6,), "recency": recency})
+    rng = np.random.default_rng(3)
+    difference = rng.normal(size=(4, 5))
+    weights = {
+        "q": tower.of_candidate.kernel.numpy() - difference,
+        "h": tower.of_history.kernel.numpy() + difference,
+        "x": tower.of_pair.kernel.numpy(),
+        "d": difference,
+        "b": tower.of_candidate.bias.numpy(),
+    }
+    hidden = [(dense.kernel.numpy(), dense.bias.numpy()) for dense in [*tower.attention, tower.weight]]
+    history, candidates = [0, 4, 9, 2], [3, 9, 1]
+    table, places = tower.items.embeddings.numpy(), [None, 2, 1, 0]
+    values = table[history[1:]]
+    keys = values + tower.recency.embeddings.numpy()[places[1:]] if recency else values
+    mlp, head = tower.mlp[0], tower.head
+    expected = []
+    for candidate in candidates:
+        attention = oracles.din_attention(table[candidate], keys, weights, hidden)
+        features = np.concatenate([attention @ values, table[candidate]])
+        layer = 1 / (1 + np.exp(-(features @ mlp.kernel.numpy() + mlp.bias.numpy())))
+        expected.append((layer @ head.kernel.numpy() + head.bias.numpy())[0] + tower.bias.embeddings.numpy()[candidate, 0])
+    scores = tower.score({"history": tf.constant([history])}, tf.constant([candidates]))
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-4)
