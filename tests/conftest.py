@@ -1,11 +1,61 @@
 import tfcorr  # isort: skip  # before anything that could load Keras 3
 
+from pathlib import Path
+
+import numpy as np
+import polars as pl
 import pytest
 import tensorflow as tf
+from rich.console import Console
+
+from tfcorr import runs
+from tfcorr.config import load_settings
 
 assert tfcorr
+
+PIPELINE = """
+data: {path: clicks.csv, titles: {path: titles.csv}}
+history_length: 6
+retriever: {dim: 8}
+ranker: {dim: 8, attention: [8, 4], mlp: [8], recency: true}
+sampler: {pool: 20, samples: 5}
+training: {epochs: 3, batch_size: 64, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01}}
+evaluation: {retrieve: 15, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
+"""
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     tf.keras.utils.set_random_seed(7)
+
+
+def write_project(folder: Path) -> Path:
+    """A folder with 60 users' walks through 40 items, which mostly go from item i to item i + 1; returns its pipeline."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        item = int(rng.integers(40))
+        for time in range(int(rng.integers(8, 16))):
+            item = (item + 1) % 40 if rng.random() < 0.7 else int(rng.integers(40))
+            rows.append((f"u{user}", f"film-{item}", time))
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "clicks.csv")
+    titles = pl.DataFrame({"item_id": [f"film-{item}" for item in range(40)], "title": [f"Film No. {item}" for item in range(40)]})
+    titles.write_csv(folder / "titles.csv")
+    (folder / "walks.yaml").write_text(PIPELINE)
+    return folder / "walks.yaml"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def trained(project: Path) -> runs.Run:
+    """A run of the cooperation, trained, measured and exported once for all tests; they must not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.parent)
+        run = runs.train(load_settings(project), project.parent / "saved_models", Console(quiet=True))
+        runs.evaluate(run, [1, 5, 20], 15, "exact", ranker_alone=True)
+        runs.export_run(run)
+    return run

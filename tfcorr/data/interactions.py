@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator
 
-from tfcorr.settings import InputError, Settings, nearest
+from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[pl.Expr, float | str], pl.Expr]] = {
     ">=": lambda column, value: column >= value,
@@ -162,10 +162,8 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     roles = {role: name for role, name in columns.model_dump().items() if name is not None}
     for role, name in roles.items():
         if name not in frame.columns:
-            raise InputError(
-                f"{where}: no column {name!r} for the {role} (data.columns.{role}); the file has: {', '.join(frame.columns)}; "
-                + nearest(name, frame.columns)
-            )
+            has = ", ".join(frame.columns)
+            raise InputError(f"{where}: no column {name!r} for the {role}; the file has: {has}; set data.columns.{role} to the right one")
     frame = frame.select(pl.col(name).alias(role) for role, name in roles.items())
     row = pl.int_range(table.first_row, table.first_row + pl.len()).alias("row")
     checked = frame.with_columns(row, time=_number(frame, "time"))
@@ -183,7 +181,8 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
             continue
         if settings.on_bad_rows == "fail":
             number = int(found["row"][0])
-            received = frame.row(number - table.first_row, named=True)
+            values = frame.row(number - table.first_row, named=True)
+            received = ", ".join(f"{role} {value!r}" for role, value in values.items())
             raise InputError(f"{where}, row {number}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
         checked = checked.filter(~bad)
         account.append((f"skipped: {problem}", -found.height))
@@ -241,9 +240,7 @@ def _number(frame: pl.DataFrame, role: str) -> pl.Series:
 
 def _read_titles(settings: TitleSettings) -> dict[str, str]:
     frame = read_table(settings.path).frame
-    for name in (settings.item, settings.title):
+    for role, name in {"item": settings.item, "title": settings.title}.items():
         if name not in frame.columns:
-            raise InputError(
-                f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; " + nearest(name, frame.columns)
-            )
+            raise InputError(f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; set data.titles.{role}")
     return dict(frame.select(pl.col(settings.item, settings.title).cast(pl.String)).drop_nulls().iter_rows())

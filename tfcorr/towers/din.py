@@ -17,6 +17,7 @@ class DINSettings(TowerSettings):
     mlp: tuple[int, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
     activation: Literal["sigmoid", "relu", "gelu"] = Field("sigmoid", description="of the network on top")
     recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
+    products: bool = Field(False, description="also give the network on top the product of history and candidate, as in DIEN's code")
 
 
 class DIN(Ranker):
@@ -33,6 +34,7 @@ class DIN(Ranker):
         self.items = item_table(items, settings.dim, "items")
         self.bias = tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
         self.recency = item_table(history_length, settings.dim, "recency") if settings.recency else None
+        self.products = settings.products
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)
         self.of_history = tf.keras.layers.Dense(first, use_bias=False)
@@ -50,7 +52,9 @@ class DIN(Ranker):
         keys = values if self.recency is None else values + self.recency(places_from_the_latest(history))
         queries = self.items(candidates)  # [B, K, D]
         weights = self._attend(queries, keys) * tf.cast(history > 0, queries.dtype)[:, None, :]  # [B, K, M]
-        hidden = tf.concat([tf.matmul(weights, values), queries], axis=-1)  # [B, K, 2D]
+        interest = tf.matmul(weights, values)  # [B, K, D]
+        products = [interest * queries] if self.products else []
+        hidden = tf.concat([interest, queries, *products], axis=-1)
         for dense, dropout in zip(self.mlp, self.dropouts, strict=True):
             hidden = dropout(dense(hidden), training=training)
         return tf.cast(self.head(hidden) + self.bias(candidates), tf.float32)[..., 0]

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tests import oracles
+from tests.towers.test_contract import build
+from tfcorr.cooperation.corr import LOGGED, CoRR
+from tfcorr.cooperation.optimisers import LazyAdam
+from tfcorr.cooperation.sampling import Proposal, SamplerSettings
+from tfcorr.cooperation.two_stage import TwoStage
+
+ITEMS, LENGTH = 12, 4
+RECENT = {"dim": 8, "recency": True, "activation": "relu"}
+
+
+def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5):
+    tf.keras.utils.set_random_seed(0)  # equal calls give equal towers
+    retriever = build("sasrec", {"dim": 8, "dropout": dropout}, ITEMS, LENGTH)
+    ranker = build("din", {**RECENT, "dropout": dropout}, ITEMS, LENGTH)
+    sampler = SamplerSettings(pool=pool, samples=samples, pool_scope=scope)
+    model = CoRR(retriever, ranker, Proposal(np.ones(ITEMS)), sampler, kl_weight, seed=5)
+    model.compile(optimizer={"retriever": LazyAdam(0.01), "ranker": LazyAdam(0.01)})
+    return model
+
+
+def batch(rows=32, seed=0):
+    rng = np.random.default_rng(seed)
+    history = rng.integers(1, ITEMS + 1, size=(rows, LENGTH)).astype(np.int32)
+    return {"history": tf.constant(history)}, tf.constant((history[:, -1] % ITEMS + 1).astype(np.int32))
+
+
+def values(tower):
+    return [variable.numpy() for variable in tower.trainable_variables]
+
+
+def test_is_a_tfrs_model_with_a_train_step_in_graph():
+    model = cooperation()
+    assert isinstance(model, tfrs.Model)
+    logs = tf.function(model.train_step)(batch())
+    assert set(logs) == set(LOGGED)
+
+
+@pytest.mark.parametrize("scope", ["example", "batch"])
+def test_distillation_moves_the_retriever_and_never_the_ranker(scope):
+    with_kl, without = cooperation(1.0, scope), cooperation(0.0, scope)
+    for model in (with_kl, without):
+        model.train_step(batch())
+    for one, other in zip(values(with_kl.ranker), values(without.ranker), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(not np.allclose(one, other) for one, other in zip(values(with_kl.retriever), values(without.retriever), strict=True))
+
+
+def test_logged_losses_are_the_oracles_on_the_samples_drawn(monkeypatch):
+    """Every logged number of a step, from the scores before it and the samples that it drew, by the oracles."""
+    model, (context, target) = cooperation(), batch(rows=6)
+    ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
+    m = model.retriever.score(context, ids).numpy().astype(float)
+    r = model.ranker.score(context, ids).numpy().astype(float)
+    drawn = {}
+    resampled = model._resample
+    monkeypatch.setattr(model, "_resample", lambda *args: drawn.setdefault("samples", resampled(*args)))
+    logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
+    samples, log_q, target_log_q = (
+        x.numpy() for x in (drawn["samples"].samples, drawn["samples"].sample_log_q, drawn["samples"].target_log_q)
+    )
+    expected = {"loss_retriever": [], "loss_ranker": [], "kl": [], "pool_log_loss_ranker": [], "target_share": []}
+    for row, k in enumerate(target.numpy() - 1):
+        s = samples[row] - 1
+        for name, scores in (("loss_retriever", m[row]), ("loss_ranker", r[row])):
+            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], target_log_q[row], log_q[row]))
+        expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], log_q[row]))
+        expected["pool_log_loss_ranker"].append(-np.log(oracles.softmax(r[row][[k, *s]])[0]))
+        expected["target_share"].append(np.mean(s == k))
+    for name, each in expected.items():
+        assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name
+
+
+@pytest.mark.parametrize("scope", ["example", "batch"])
+def test_the_cooperation_learns_a_cyclic_catalogue(scope):
+    model = cooperation(scope=scope, dropout=0.1)
+    context, target = batch(2000)
+    data = tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100)
+    history = model.fit(data, epochs=8, verbose=0).history
+    assert history["pool_log_loss_retriever"][-1] < history["pool_log_loss_retriever"][0] / 2
+    context, target = batch(200, seed=9)
+    ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
+    for tower in (model.retriever, model.ranker):
+        assert np.mean(np.argmax(tower.score(context, ids), axis=1) + 1 == target.numpy()) > 0.9
+
+
+def test_one_seed_gives_one_training():
+    first, second = cooperation(dropout=0.3), cooperation(dropout=0.3)
+    for model in (first, second):
+        for step in range(3):
+            model.train_step(batch(seed=step))
+    for one, other in zip(values(first), values(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "din"])
+def test_two_stage_trains_its_tower_by_plain_sampled_softmax(name):
+    """With a uniform proposal the loss that is logged is the cross entropy over the target and the negatives."""
+    tower = build(name, {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH)
+    model = TwoStage(tower, Proposal(np.ones(ITEMS)), negatives=7, seed=2)
+    model.compile(optimizer=LazyAdam(0.01))
+    before = values(tower)
+    logs = model.train_step(batch())
+    assert float(logs["loss"]) == pytest.approx(float(logs["pool_log_loss"]), rel=1e-5)
+    assert any(not np.array_equal(one, other) for one, other in zip(before, values(tower), strict=True))

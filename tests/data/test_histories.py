@@ -1,0 +1,117 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import oracles
+from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.histories import prepare
+from tfcorr.data.interactions import Interactions
+from tfcorr.settings import InputError
+
+ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz"), st.integers(0, 5)), min_size=1, max_size=80)
+
+
+def interactions(rows):
+    frame = pl.DataFrame(rows, schema={"user": pl.String, "item": pl.String, "time": pl.Int64}, orient="row")
+    return Interactions(frame, [("read", len(rows))])
+
+
+def long_rows(users=5, items=9, each=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(f"u{u}", f"i{i}", int(t)) for u in range(users) for t, i in enumerate(rng.integers(0, items, size=each))]
+
+
+@given(ROWS, st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_preparation_is_the_oracles(rows, least):
+    """Filter until none is left, stable time order, by an oracle that counts rows one by one."""
+    expected = oracles.split(rows, least)
+    if max((len(history) for history in expected.values()), default=0) < 4:
+        with pytest.raises(InputError, match="nothing is left"):
+            prepare(interactions(rows), least)
+        return
+    dataset = prepare(interactions(rows), least)
+    histories, ids = dataset.histories, dataset.catalogue.ids
+    found = {
+        user: [ids[item - 1] for item in histories.items[histories.offsets[u] : histories.offsets[u + 1]]]
+        for u, user in enumerate(histories.users)
+    }
+    assert found == expected
+    training = [item for history in expected.values() for item in history[:-2]]
+    assert dict(zip(ids, dataset.catalogue.counts, strict=True)) == {item: training.count(item) for item in ids}
+    assert [what for what, *_ in dataset.account] == ["read", f"dropped: fewer than {least} interactions", "left"]
+    assert dataset.account[0][1] + dataset.account[1][1] == dataset.account[2][1] == sum(map(len, expected.values()))
+
+
+def test_leave_one_out_takes_the_last_two_and_trains_on_all_but_the_first():
+    dataset = prepare(interactions([("a", item, time) for time, item in enumerate("uvwxyz")]), 1)
+    targets = {split: dataset.histories.targets(split).tolist() for split in ("train", "validation", "test")}
+    assert targets == {"train": [1, 2, 3], "validation": [4], "test": [5]}
+
+
+def test_an_epoch_visits_every_training_target_once_with_the_items_before_it():
+    dataset = prepare(interactions(long_rows()), 1)
+    histories, length, size = dataset.histories, 3, 4
+    steps = steps_per_epoch(histories, size)
+    seen = []
+    for context, target in training_batches(histories, length, size, seed=1).take(2 * steps):
+        seen += [(tuple(history), item) for history, item in zip(context["history"].numpy().tolist(), target.numpy().tolist(), strict=True)]
+    expected = []
+    for start, end in zip(histories.offsets, histories.offsets[1:], strict=False):
+        history = histories.items[start:end].tolist()
+        expected += [(tuple(([0] * length + history[:place])[-length:]), history[place]) for place in range(1, len(history) - 2)]
+    half = len(seen) // 2
+    assert sorted(seen[:half]) == sorted(seen[half:]) == sorted(expected)
+    assert seen[:half] != seen[half:] != expected
+
+
+def test_batches_from_an_epoch_on_are_those_of_the_whole_stream():
+    histories = prepare(interactions(long_rows()), 1).histories
+    steps = steps_per_epoch(histories, 4)
+    whole = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=1).take(3 * steps)]
+    later = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=1, first_epoch=2).take(steps)]
+    assert whole[2 * steps :] == later
+    other = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=2).take(steps)]
+    assert other != whole[:steps]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_sees_each_user_with_all_that_came_before(split):
+    dataset = prepare(interactions([*long_rows(), *[("short", f"i{i}", i) for i in range(4)]]), 1)
+    histories = dataset.histories
+    back = {"validation": 2, "test": 1}[split]
+    users = []
+    for batch in evaluation_batches(histories, split, length=3, batch_size=4):
+        for row, user in enumerate(batch.user.numpy()):
+            *past, target = histories.items[histories.offsets[user] : histories.offsets[user + 1] - back + 1].tolist()
+            assert batch.target[row] == target
+            assert batch.context["history"][row].numpy().tolist() == ([0, 0, 0, *past])[-3:]
+            assert [item for item in batch.seen[row].numpy() if item] == past
+            users.append(user)
+    assert users == list(range(6))
+
+
+def test_checksum_tells_data_apart_and_nothing_else():
+    rows = long_rows()
+    same, other = prepare(interactions(rows), 1).checksum, prepare(interactions([*rows[:-1], ("u4", "i1", 99)]), 1).checksum
+    assert prepare(interactions(rows), 1).checksum == same != other
+
+
+def test_a_million_interactions_take_no_python_loop_over_rows():
+    """The prepared set holds one number an interaction: no expanded prefix, no object a row."""
+    rng = np.random.default_rng(0)
+    size = 1_000_000
+    frame = pl.DataFrame(
+        {
+            "user": rng.integers(0, 20_000, size).astype(str),
+            "item": rng.integers(0, 5_000, size).astype(str),
+            "time": rng.integers(0, 10**9, size),
+        }
+    )
+    histories = prepare(Interactions(frame, [("read", size)]), 5).histories
+    assert histories.items.nbytes == 4 * size
+    context, target = next(iter(training_batches(histories, 50, 512, seed=0)))
+    assert context["history"].shape == (512, 50)
+    assert target.shape == (512,)

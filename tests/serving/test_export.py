@@ -1,0 +1,213 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+
+from tfcorr import runs
+from tfcorr.data.batches import windows
+from tfcorr.data.sources import load
+from tfcorr.files import write_whole
+from tfcorr.serving.export import LOWEST, foreign_operations, latest_version
+from tfcorr.serving.recommend import Recommender, recommend_file
+from tfcorr.settings import InputError
+
+NAMES = ["retriever", "ranker", "cascade", "cascade_scann"]
+both = pytest.mark.parametrize("index", ["exact", "scann"])
+
+
+def serve(run, name="cascade"):
+    model = tf.saved_model.load(str(run.folder / "serving" / name / "1"))
+    signature = model.signatures["serving_default"]
+    signature._keep = model  # a signature alone does not keep its variables
+    return signature
+
+
+def test_each_saved_model_lies_in_a_version_folder_of_its_own(trained):
+    for name in NAMES:
+        assert [path.name for path in (trained.folder / "serving" / name).iterdir()] == ["1"]
+        assert (trained.folder / "serving" / name / "1" / "saved_model.pb").is_file()
+
+
+def test_the_exact_cascade_holds_stock_operations_only(trained):
+    assert foreign_operations(trained.folder / "serving" / "cascade" / "1") == set()
+    foreign = foreign_operations(trained.folder / "serving" / "cascade_scann" / "1")
+    assert foreign
+    assert all("Scann" in name for name in foreign)
+
+
+def test_both_cascades_have_one_signature(trained):
+    exact, scann = serve(trained), serve(trained, "cascade_scann")
+    assert exact.structured_input_signature == scann.structured_input_signature
+    assert exact.structured_outputs == scann.structured_outputs
+    assert set(exact.structured_input_signature[1]) == {"history", "k", "exclude"}
+    assert set(exact.structured_outputs) == {"item", "ranker_score", "retriever_score"}
+
+
+LISTS = """
+import json, sys
+import tfcorr
+from pathlib import Path
+from tfcorr.serving.recommend import Recommender
+histories = json.loads(sys.stdin.read())
+found = Recommender(Path(sys.argv[1]), sys.argv[2]).recommend(histories, 15)
+assert ("scann" in sys.modules) == (sys.argv[2] == "scann")
+print(json.dumps(found.group_by("row", maintain_order=True).agg("item", "ranker_score")["item"].to_list()))
+"""
+
+
+@both
+def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trained, index):
+    """Each test user's history, as string ids, to the exported cascade: the target stands where evaluation ranked it."""
+    dataset = load(trained.settings.data)
+    places = dataset.histories.targets("test")
+    starts = dataset.histories.starts(places)
+    ids = dataset.catalogue.ids
+    histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
+    command = [sys.executable, "-c", LISTS, str(trained.folder), index]
+    output = subprocess.run(command, input=json.dumps(histories), capture_output=True, text=True, check=True).stdout
+    lists = json.loads(output)
+    ranks = pl.read_parquet(trained.folder / "ranks.parquet")
+    compared = 0
+    for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
+        assert not set(found) & set(history)
+        if target in history:  # evaluation keeps it as a candidate, the endpoint excludes it as seen
+            continue
+        assert (found.index(target) + 1 if target in found else None) == rank
+        compared += 1
+    assert compared > 30
+    cascade = runs.cascade_of(trained)
+    for user in (0, 17, 59):
+        context = {"history": windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)}
+        retrieved = cascade.retrieve(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))
+        order = np.argsort(-cascade.rank(context, retrieved)[0].numpy(), kind="stable")
+        assert lists[user] == [ids[item - 1] for item in retrieved.ids.numpy()[0, order]]
+
+
+@both
+def test_answers_do_not_depend_on_the_batch_or_on_padding(trained, index):
+    recommender = Recommender(trained.folder, index)
+    histories = [["film-1", "film-2"], ["film-9"], ["film-3", "film-8", "film-30", "film-31", "film-5", "film-6", "film-7", "film-2"]]
+    together = recommender.recommend(histories, 5)
+    for row, history in enumerate(histories):
+        alone = recommender.recommend([history], 5)
+        assert alone["item"].to_list() == together.filter(pl.col("row") == row)["item"].to_list()
+    padded = [["", *histories[0], ""], ["", "", "film-9"], histories[2]]
+    assert recommender.recommend(padded, 5)["item"].to_list() == together["item"].to_list()
+
+
+@both
+def test_unknown_ids_are_skipped(trained, index):
+    recommender = Recommender(trained.folder, index)
+    known = recommender.recommend([["film-1", "film-2"]], 5, [["film-3"]])
+    unknown = recommender.recommend([["film-1", "no such film", "", "film-2"]], 5, [["film-3", "nor this"]])
+    assert known.equals(unknown)
+
+
+@both
+def test_a_history_with_no_known_id_is_answered_by_the_most_popular_items(trained, index):
+    catalogue = pl.DataFrame({"id": trained.catalogue.ids, "count": trained.catalogue.counts})
+    popular = catalogue.sort("count", descending=True, maintain_order=True)["id"].to_list()
+    recommender = Recommender(trained.folder, index)
+    for history in ([], [""], ["who?", "what?"]):
+        found = recommender.recommend([history, ["film-1"]], 4, [[popular[1]], []]).filter(pl.col("row") == 0)
+        assert found["item"].to_list() == [popular[0], *popular[2:5]]
+        share = trained.catalogue.counts.max() / trained.catalogue.counts.sum()
+        assert found["ranker_score"][0] == found["retriever_score"][0] == pytest.approx(np.log(share))
+
+
+@both
+def test_excluded_and_seen_items_never_come_back(trained, index):
+    exclude = [item for item in trained.catalogue.ids if item not in ("film-3", "film-9")]
+    found = Recommender(trained.folder, index).recommend([["film-1"], []], 10, [exclude, exclude])
+    for row in (0, 1):
+        assert set(found.filter(pl.col("row") == row)["item"]) == {"film-3", "film-9"}
+
+
+@both
+def test_k_is_chosen_at_call_time_and_by_row(trained, index):
+    signature = serve(trained, {"exact": "cascade", "scann": "cascade_scann"}[index])
+    history = tf.constant([["film-1"], ["film-2"], ["film-3"]])
+    answer = signature(history=history, k=tf.constant([1, 3, 0]), exclude=tf.zeros([3, 0], tf.string))
+    assert answer["item"].shape == (3, 3)
+    assert (answer["item"].numpy() != b"").sum(axis=1).tolist() == [1, 3, 0]
+    for name in ("ranker_score", "retriever_score"):
+        np.testing.assert_array_equal(answer[name].numpy() == LOWEST, answer["item"].numpy() == b"")
+    everything = signature(history=history, k=tf.constant([99, 99, 99]), exclude=tf.zeros([3, 0], tf.string))
+    assert everything["item"].shape == (3, 15)
+    scores = everything["ranker_score"].numpy()
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_retriever_and_ranker_answer_alone_as_they_do_in_the_cascade(trained):
+    history, k = tf.constant([["film-1", "film-2"]]), tf.constant([5])
+    cascade = serve(trained)(history=history, k=k, exclude=tf.zeros([1, 0], tf.string))
+    retriever = tf.saved_model.load(str(trained.folder / "serving" / "retriever" / "1"))
+    query = retriever.signatures["serving_default"](history=history)["vector"]
+    vectors = retriever.signatures["items"](item=cascade["item"][0])["vector"]
+    np.testing.assert_allclose(vectors @ query[0][:, None], cascade["retriever_score"][0][:, None], rtol=1e-3, atol=1e-5)
+    assert not retriever.signatures["items"](item=tf.constant(["?"]))["vector"].numpy().any()
+    ranker = serve(trained, "ranker")
+    np.testing.assert_allclose(
+        ranker(history=history, candidates=cascade["item"])["ranker_score"], cascade["ranker_score"], rtol=1e-3, atol=1e-5
+    )
+    assert ranker(history=history, candidates=tf.constant([["?"]]))["ranker_score"].numpy() == LOWEST
+
+
+def test_exporting_again_makes_the_next_version(trained, tmp_path):
+    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.retriever, trained.ranker)
+    assert [runs.export_run(run) for _ in range(2)] == [1, 2]
+    assert {latest_version(tmp_path / "serving" / name) for name in NAMES} == {2}
+
+
+def test_an_output_that_fails_midway_leaves_nothing(tmp_path):
+    def fail(path: Path) -> None:
+        path.mkdir()
+        (path / "saved_model.pb").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(tmp_path / "cascade" / "1", fail)
+    assert list((tmp_path / "cascade").iterdir()) == []
+    assert latest_version(tmp_path / "cascade") == 0
+
+
+def test_a_file_of_users_is_answered_row_by_row(trained, tmp_path):
+    users = pl.DataFrame(
+        {"user": ["ann", "bob", "cyd"], "history": [["film-1", "film-2"], None, ["film-3"]], "exclude": [["film-3"], [], None]}
+    )
+    users.write_parquet(tmp_path / "users.parquet")
+    recommender = Recommender(trained.folder)
+    assert recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4) == 12
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found.columns == ["user", "rank", "item", "ranker_score", "retriever_score"]
+    assert (
+        found.filter(pl.col("user") == "ann")["item"].to_list()
+        == recommender.recommend([["film-1", "film-2"]], 4, [["film-3"]])["item"].to_list()
+    )
+    assert found.filter(pl.col("user") == "bob")["rank"].to_list() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"user": ["a"]}, "no column 'history'; the file has: user"),
+        ({"user": ["a"], "history": ["film-1,film-2"]}, "column 'history' is String; expected Parquet with the columns user and history"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_users_is_refused(tmp_path, columns, sentence, trained):
+    path = tmp_path / "users.parquet"
+    path.write_text("no parquet") if columns is None else pl.DataFrame(columns).write_parquet(path)
+    with pytest.raises(InputError, match=sentence):
+        recommend_file(Recommender(trained.folder), path, tmp_path / "out.parquet", 3)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_what_was_not_exported_cannot_recommend(tmp_path):
+    with pytest.raises(InputError, match="make one with: tfcorr export"):
+        Recommender(tmp_path)

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfcorr.config import load_settings, save_settings
+from tfcorr.settings import InputError
+
+# what is wrong: (YAML, overrides, the sentence after the file's name)
+WRONG = {
+    "misspelt section": ("data: {path: a.csv}\ntrainin: {}", [], ": unknown setting 'trainin'; did you mean 'training'?"),
+    "misspelt setting": ("data: {path: a.csv}\ntraining: {epoch: 3}", [], ": unknown setting 'training.epoch'; did you mean 'epochs'?"),
+    "misspelt tower setting": (
+        "data: {path: a.csv}\nretriever: {name: sasrec, head: 2}",
+        [],
+        ": retriever: unknown setting 'head'; did you mean 'heads'?",
+    ),
+    "setting of another tower": (
+        "data: {path: a.csv}\nranker: {name: din, heads: 2}",
+        [],
+        ": ranker: unknown setting 'heads'; expected one of: activation, attention, dim, dropout, mlp, name, products, recency",
+    ),
+    "unknown tower": ("data: {path: a.csv}\nretriever: {name: sasrek}", [], ": retriever: there is no 'sasrek'; did you mean 'sasrec'?"),
+    "wrong type": (
+        "data: {path: a.csv}\ntraining: {epochs: many}",
+        [],
+        ": training.epochs: Input should be a valid integer, unable to parse string as an integer (received: 'many')",
+    ),
+    "out of range": (
+        "data: {path: a.csv}\nsampler: {temperature: 0}",
+        [],
+        ": sampler.temperature: Input should be greater than 0 (received: 0)",
+    ),
+    "unreadable filter": (
+        "data: {path: a.csv, filter: stars > 3}",
+        [],
+        ": data.filter: a filter reads 'rating >= 4' or 'event == click' (received: 'stars > 3')",
+    ),
+    "no data": ("seed: 1", [], ": 'data' is required"),
+    "no mapping": ("- a\n- b", [], ": holds list, expected a mapping of settings such as 'data: …'"),
+    "no YAML": ("data: {path: [", [], ": is no YAML: "),
+    "a name that is no folder's": ("name: ../x\ndata: {path: a.csv}", [], ": name: String should match pattern"),
+}
+
+
+def write(tmp_path, text):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_refused_with_one_clear_sentence(tmp_path, case):
+    text, overrides, sentence = WRONG[case]
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        load_settings(path, overrides)
+    assert str(caught.value).startswith(f"{path}{sentence}")
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_read_as_yaml_and_checked_like_the_file(tmp_path):
+    path = write(tmp_path, "data: {path: a.csv}")
+    settings = load_settings(path, ["training.retriever.learning_rate=0.5", "ranker.attention=[8, 4]", "evaluation.exclude_seen=true"])
+    assert settings.training.retriever.learning_rate == 0.5
+    assert settings.ranker.model_dump()["attention"] == (8, 4)
+    assert settings.evaluation.exclude_seen
+    for override, sentence in {
+        "training.epoch=3": "did you mean 'epochs'",
+        "epochs": "expected NAME=VALUE",
+        "data.path.name=x": "'path' is a value and has no settings below it",
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            load_settings(path, [override])
+
+
+def test_settings_survive_being_saved(tmp_path):
+    settings = load_settings(write(tmp_path, "data: {path: a.csv}\nranker: {recency: true}\nretriever: {layers: 2}"))
+    save_settings(settings, tmp_path / "settings.yaml")
+    assert load_settings(tmp_path / "settings.yaml") == settings
+    assert settings.name == "pipeline"
+    assert settings.data.path == Path.cwd() / "a.csv"
+
+
+def test_defaults_are_the_papers(tmp_path):
+    """Section 4.1.3: one layer, two heads, feed-forward 128, dropout 0.3, sigmoids in DIN, without recency."""
+    settings = load_settings(write(tmp_path, "data: {path: a.csv}"))
+    retriever, ranker = settings.retriever.model_dump(), settings.ranker.model_dump()
+    assert (retriever["layers"], retriever["heads"], retriever["feed_forward"], retriever["dropout"]) == (1, 2, 128, 0.3)
+    assert (ranker["activation"], ranker["recency"], ranker["dropout"]) == ("sigmoid", False, 0.3)
+    assert (settings.sampler.pool, settings.sampler.samples, settings.sampler.temperature, settings.training.kl_weight) == (100, 20, 1, 1)
+
+
+@pytest.mark.parametrize("path", sorted(Path("pipelines").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_pipeline_that_is_shipped_is_valid(path):
+    assert load_settings(path).name == path.stem
+    assert yaml.safe_load(path.read_text())["data"]

@@ -1,0 +1,158 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from tensorflow.python.summary.summary_iterator import summary_iterator
+
+from tests.conftest import write_project
+from tfcorr import runs
+from tfcorr.config import load_settings
+from tfcorr.evaluation.metrics import summarise
+from tfcorr.settings import InputError
+
+quiet = Console(quiet=True)
+
+
+def weights(run):
+    return [variable.numpy() for tower in run.towers.values() for variable in tower.variables]
+
+
+def tfcorr(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfcorr", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
+    """Waits until the epoch before has ended and this one is under way, then sends the signal."""
+    deadline = time.monotonic() + 120
+    while not (history.is_file() and pl.read_csv(history).height >= epoch - 1):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(how)
+    process.wait()
+
+
+@pytest.mark.parametrize(("method", "how"), [("corr", signal.SIGKILL), ("two-stage", signal.SIGINT)])
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, how):
+    """Killed in its third epoch of eight, and again in its sixth: same weights, history and ranks as if left alone."""
+    pipeline = write_project(tmp_path)
+    options = [
+        "--set",
+        f"training.method={method}",
+        "--set",
+        "training.epochs=8",
+        "--set",
+        "training.patience=8",
+        "--set",
+        "training.batch_size=4",
+    ]
+    left_alone = tfcorr("train", pipeline, "--name", "left-alone", *options, cwd=tmp_path)
+    assert left_alone.wait() == 0, left_alone.stdout.read()
+    history = tmp_path / "saved_models" / "killed" / "history.csv"
+    kill_during_epoch(tfcorr("train", pipeline, "--name", "killed", *options, cwd=tmp_path), history, 3, how)
+    kill_during_epoch(tfcorr("train", pipeline, "--name", "killed", *options, "--resume", cwd=tmp_path), history, 6, how)
+    assert pl.read_csv(history).height < pl.read_csv(tmp_path / "saved_models" / "left-alone" / "history.csv").height
+    resumed = tfcorr("train", pipeline, "--name", "killed", *options, "--resume", cwd=tmp_path)
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 0, output
+    assert "going on after epoch" in output
+    expected, found = (runs.open_run(tmp_path / "saved_models" / name) for name in ("left-alone", "killed"))
+    for one, other in zip(weights(expected), weights(found), strict=True):
+        np.testing.assert_array_equal(one, other)
+    tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (expected, found)]
+    assert tables[0].equals(tables[1])
+    assert pl.read_parquet(expected.folder / "ranks.parquet").equals(pl.read_parquet(found.folder / "ranks.parquet"))
+
+
+def test_a_run_keeps_what_it_takes_to_understand_it(trained):
+    folder = trained.folder
+    assert load_settings(folder / "settings.yaml") == trained.settings
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert {"tfcorr", "python", "tensorflow", "scann", "data_sha256"} <= set(provenance)
+    history = pl.read_csv(folder / "history.csv")
+    assert history["epoch"].to_list() == [1, 2, 3]
+    logged = {
+        "loss_retriever",
+        "loss_ranker",
+        "pool_log_loss_retriever",
+        "pool_log_loss_ranker",
+        "kl",
+        "effective_sample_size",
+        "target_share",
+    }
+    measured = {"retriever_ndcg@20", "retriever_recall@15", "cascade_ndcg@20"}
+    assert logged | measured <= set(history.columns)
+    assert history["pool_log_loss_retriever"][-1] < history["pool_log_loss_retriever"][0]
+    tags = {
+        value.tag
+        for path in (folder / "tensorboard").rglob("events*")
+        for event in summary_iterator(str(path))
+        for value in event.summary.value
+    }
+    assert logged | measured <= tags
+
+
+def test_an_opened_run_has_the_best_epochs_weights(trained):
+    for one, other in zip(weights(runs.open_run(trained.folder)), weights(trained), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_metrics_are_those_of_the_ranks_kept(trained):
+    measured = runs.evaluate(trained, [1, 5], 15, "exact", ranker_alone=True)
+    ranks = pl.read_parquet(trained.folder / "ranks.parquet")
+    assert ranks.columns == ["user", "target", "retriever", "cascade", "ranker"]
+    assert measured.users == ranks.height == 60
+    for stage in ("retriever", "cascade", "ranker"):
+        values = ranks[stage].fill_null(2**31 - 1).to_numpy()
+        assert {name: measured.metrics[stage][name] for name in summarise(values, [1, 5])} == summarise(values, [1, 5])
+    assert measured.metrics["retriever"]["recall@15"] == pytest.approx(ranks["retriever"].is_not_null().mean())
+    assert ranks["ranker"].null_count() == 0
+
+
+def test_scann_measures_what_the_exact_index_measures_on_a_small_catalogue(trained):
+    exact, scann = (runs.evaluate(trained, [5], 15, index, ranker_alone=True).metrics for index in ("exact", "scann"))
+    assert exact == scann
+
+
+def test_a_second_run_into_the_same_folder_is_refused_unless_told_otherwise(trained):
+    root = trained.folder.parent
+    with pytest.raises(InputError, match="the run exists; go on with --resume, replace it with --overwrite, or choose another --name"):
+        runs.train(trained.settings, root, quiet)
+    longer = trained.settings.model_copy(update={"seed": 2})
+    with pytest.raises(InputError, match="cannot resume with other settings than the run began with; these differ: seed"):
+        runs.train(longer, root, quiet, resume=True)
+
+
+def test_overwrite_replaces_a_run(tmp_path, monkeypatch):
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(pipeline, ["training.epochs=1"])
+    first = weights(runs.train(settings, tmp_path / "saved_models", quiet))
+    other = settings.model_copy(update={"seed": 2})
+    second = weights(runs.train(other, tmp_path / "saved_models", quiet, overwrite=True))
+    assert not all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_changed_data_are_noticed(tmp_path, monkeypatch):
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = runs.train(load_settings(pipeline, ["training.epochs=1"]), tmp_path / "saved_models", quiet)
+    with (tmp_path / "clicks.csv").open("a") as file:
+        file.write("u1,film-3,99\n")
+    with pytest.raises(InputError, match="the data have changed since the run began"):
+        runs.evaluate(run, [5], 15, "exact", ranker_alone=False)
+
+
+def test_what_is_no_run_cannot_be_opened(tmp_path):
+    with pytest.raises(InputError, match="is no run"):
+        runs.open_run(tmp_path)

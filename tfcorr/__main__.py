@@ -1,0 +1,5 @@
+"""`python -m tfcorr` is the command `tfcorr`."""
+
+from tfcorr.cli import main
+
+main()
