@@ -50,7 +50,8 @@ def train(
         raise typer.Exit(130) from None
     evaluation = settings.evaluation
     _print_evaluation(runs.evaluate(run, list(evaluation.k), evaluation.retrieve, "exact", ranker_alone=False), as_json=False)
-    console.print(f"exported version {runs.export_run(run)} to {run.folder / 'serving'}", soft_wrap=True)
+    if not runs.is_exported(run):
+        console.print(f"exported version {runs.export_run(run)} to {run.folder / 'serving'}", soft_wrap=True)
 
 
 @app.command()

@@ -30,13 +30,14 @@ from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import ExactIndex, IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import write_whole
-from tfcorr.serving.export import export
+from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
 from tfcorr.training import Stage, fit, restore_best
 
 LAST_STAGE = {"corr": "joint", "two-stage": "ranker"}
 MONITORED_K = 20
+CASCADES: dict[str, IndexKind] = {"cascade": "exact", "cascade_scann": "scann"}  # SavedModels by name
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -
             raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_settings(settings, written)
+    write_whole(written, lambda path: save_settings(settings, path))
 
 
 def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]:
@@ -245,9 +246,17 @@ def evaluate(run: Run, ks: list[int], retrieve: int, index: IndexKind, ranker_al
     return Evaluation(metrics_by_stage(ranks, ks, retrieve), len(places), len(places) / seconds)
 
 
+def is_exported(run: Run) -> bool:
+    """Whether the newest export is newer than the weights."""
+    stage = run.folder / "checkpoints" / LAST_STAGE[run.settings.training.method] / "best" / "checkpoint"
+    serving = run.folder / "serving"
+    exported = [serving / name / str(latest_version(serving / name)) / "saved_model.pb" for name in ("retriever", "ranker", *CASCADES)]
+    return all(path.is_file() and path.stat().st_mtime > stage.stat().st_mtime for path in exported)
+
+
 def export_run(run: Run) -> int:
     """Writes the run's SavedModels under `serving/`; returns their version."""
-    cascades = {"cascade": cascade_of(run, "exact"), "cascade_scann": cascade_of(run, "scann")}
+    cascades = {name: cascade_of(run, index) for name, index in CASCADES.items()}
     settings = run.settings
     return export(
         run.retriever,

@@ -23,6 +23,13 @@ def long_rows(users=5, items=9, each=8, seed=0):
     return [(f"u{u}", f"i{i}", int(t)) for u in range(users) for t, i in enumerate(rng.integers(0, items, size=each))]
 
 
+def by_user(dataset):
+    """Every user's item ids in time order."""
+    histories, ids = dataset.histories, dataset.catalogue.ids
+    items = np.split(histories.items, histories.offsets[1:-1])
+    return {user: [ids[item - 1] for item in own] for user, own in zip(histories.users, items, strict=True)}
+
+
 @given(ROWS, st.integers(1, 4))
 @settings(max_examples=150, deadline=None)
 def test_preparation_is_the_oracles(rows, least):

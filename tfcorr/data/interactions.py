@@ -35,6 +35,7 @@ class Columns(Settings):
     time: str = "timestamp"
     rating: str | None = None
     event: str | None = None
+    title: str | None = None
 
 
 class DataSettings(Settings):
@@ -48,7 +49,7 @@ class DataSettings(Settings):
     columns: Columns = Columns()
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
     on_bad_rows: Literal["fail", "skip"] = "fail"
-    titles: "TitleSettings | None" = Field(None, description="a table of item titles, for people to read")
+    titles: "TitleSettings | None" = Field(None, description="a file of item titles, where columns.title does not name them")
     min_interactions: int = Field(5, ge=1, description="users and items with fewer are dropped, until none is left")
 
     @field_validator("filter")
@@ -158,12 +159,8 @@ def _read_ragged(path: Path, text: str, separator: str, on_bad_rows: str) -> Tab
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
-    columns, frame = settings.columns, table.frame
-    roles = {role: name for role, name in columns.model_dump().items() if name is not None}
-    for role, name in roles.items():
-        if name not in frame.columns:
-            has = ", ".join(frame.columns)
-            raise InputError(f"{where}: no column {name!r} for the {role}; the file has: {has}; set data.columns.{role} to the right one")
+    frame = table.frame
+    roles = mapped_columns(settings, frame.columns, where)
     frame = frame.select(pl.col(name).alias(role) for role, name in roles.items())
     row = pl.int_range(table.first_row, table.first_row + pl.len()).alias("row")
     checked = frame.with_columns(row, time=_number(frame, "time"))
@@ -194,7 +191,18 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
         raise InputError(
             f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows"
         )
-    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account)
+    titles = dict(checked.select(pl.col("item", "title").cast(pl.String)).iter_rows()) if "title" in roles else {}
+    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account, titles)
+
+
+def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
+    """The mapped columns by role. Raises: InputError if one of them is not among those present."""
+    roles = {role: name for role, name in settings.columns.model_dump().items() if name is not None}
+    for role, name in roles.items():
+        if name not in present:
+            has = ", ".join(present)
+            raise InputError(f"{where}: no column {name!r} for the {role}; {holder} has: {has}; set data.columns.{role} to the right one")
+    return roles
 
 
 @dataclass(frozen=True)

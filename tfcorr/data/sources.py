@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from tfcorr.data.histories import Dataset, prepare
-from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, read_interactions, select
+from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, mapped_columns, read_interactions, select
 from tfcorr.settings import InputError
 
 # RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.
@@ -73,18 +73,14 @@ def _tfds(settings: DataSettings) -> Interactions:
     if settings.builder is None:
         raise InputError("data.builder is required with source: tfds; give a TensorFlow Datasets name such as movielens/100k-ratings")
     where = f"tfds {settings.builder}"
-    wanted = {name for name in settings.columns.model_dump().values() if name is not None}
     try:
         builder = tfds.builder(settings.builder, data_dir=settings.data_dir)
+        wanted = mapped_columns(settings, list(builder.info.features), where, holder="the builder").values()
         builder.download_and_prepare()
         batches = tfds.as_numpy(builder.as_dataset(split=settings.split, batch_size=65_536))
         frames = [pl.DataFrame({name: _column(values) for name, values in batch.items() if name in wanted}) for batch in batches]
     except (tfds.core.DatasetNotFoundError, tfds.download.DownloadError, ValueError, OSError) as error:
         raise InputError(f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}") from None
-    missing = wanted - set(builder.info.features or ())
-    if missing or not frames:
-        has = ", ".join(builder.info.features or ())
-        raise InputError(f"{where}: no column {sorted(missing)} in split {settings.split!r}; the builder has: {has}")
     return select(Table(pl.concat(frames), 1), settings, where)
 
 

@@ -1,0 +1,32 @@
+# make quickstart   trains the cooperation and its baseline on MovieLens-100K, compares them, recommends
+# make test         lint, types and tests
+# Both set up .venv from requirements.txt first, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+QUICK := pipelines/movielens100k.yaml
+
+.PHONY: quickstart test setup clean
+
+quickstart: setup
+	$(BIN)/tfcorr train $(QUICK) --resume
+	$(BIN)/tfcorr train $(QUICK) --name movielens100k-two-stage --set training.method=two-stage --resume
+	$(BIN)/tfcorr compare saved_models/movielens100k saved_models/movielens100k-two-stage
+	$(BIN)/tfcorr recommend saved_models/movielens100k --history 50,181,172 --titles
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv

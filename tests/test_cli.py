@@ -1,0 +1,118 @@
+import json
+import re
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from tfcorr import cli
+
+COMMANDS = ["train", "evaluate", "compare", "export", "recommend", "doctor"]
+
+
+@pytest.fixture
+def tfcorr(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tfcorr", *map(str, arguments)])
+        monkeypatch.setattr(cli, "console", cli.Console(width=140))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_page_has_an_example_that_parses(tfcorr, command):
+    code, out, _ = tfcorr(command, "--help")
+    assert code == 0
+    assert re.search(rf"Example: +tfcorr {command}", " ".join(out.replace("│", " ").split()))
+
+
+def test_help_needs_no_tensorflow():
+    program = (
+        "import sys, tfcorr.cli; sys.argv = ['tfcorr', '--help']\ntry: tfcorr.cli.main()\nfinally: assert 'tensorflow' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
+def test_wrong_usage_exits_with_2_and_wrong_input_with_1(tfcorr, tmp_path):
+    assert tfcorr("train")[0] == 2
+    assert tfcorr("evaluate", tmp_path, "--index", "faiss")[0] == 2
+    assert tfcorr("recommend", tmp_path)[0] == 2
+    assert tfcorr("recommend", tmp_path, "--history", "1", "--k", "0")[0] == 2
+    for arguments in (
+        ("train", tmp_path / "no.yaml"),
+        ("evaluate", tmp_path),
+        ("recommend", tmp_path, "--history", "1"),
+        ("export", tmp_path),
+    ):
+        code, out, err = tfcorr(*arguments)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"error: {tmp_path}")
+        assert err.count("\n") == 1
+
+
+def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained):
+    code, out, _ = tfcorr("evaluate", trained.folder, "--k", "1", "5", "10", "--json", "--ranker-alone")
+    assert code == 0
+    measured = json.loads(out)
+    assert measured["users"] == 60
+    assert measured["users_per_second"] > 0
+    expected = [f"{name}@{k}" for name in ("ndcg", "recall", "mrr") for k in (1, 5, 10)]
+    assert list(measured["metrics"]["cascade"]) == list(measured["metrics"]["ranker"]) == expected
+    assert list(measured["metrics"]["retriever"]) == [*expected, "recall@15"]
+    code, out, _ = tfcorr("evaluate", trained.folder, "--k", "5", "--retrieve", "9", "--ranker-alone")
+    assert code == 0
+    assert "60 users" in out
+    assert "recall@9" in out
+    assert f"{measured['metrics']['ranker']['ndcg@5']:.4f}" in out
+
+
+def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
+    code, out, _ = tfcorr("recommend", trained.folder, "--history", "film-1, film-2", "--k", "3", "--exclude", "film-3", "--titles")
+    assert code == 0
+    assert len(re.findall(r"│ [123] +│ film-\d+ +│ Film No. \d+", out)) == 3
+    assert "film-3 " not in out
+    pl.DataFrame({"user": ["a", "b"], "history": [["film-1"], []]}).write_parquet(tmp_path / "users.parquet")
+    code, out, _ = tfcorr(
+        "recommend", trained.folder, "--input", tmp_path / "users.parquet", "--output", tmp_path / "out.parquet", "--k", "4"
+    )
+    assert code == 0
+    assert "8 recommendations written" in out
+    assert pl.read_parquet(tmp_path / "out.parquet").height == 8
+
+
+def test_compare_prints_a_table_or_json(tfcorr, trained):
+    code, out, _ = tfcorr("compare", trained.folder, f"{trained.folder},{trained.folder}", "--k", "5")
+    assert code == 0
+    assert re.search(r"cascade +│ ndcg@5 +│ [\d.]+ +│ [\d.]+ +│ \+0.0000 +│ \+0.0000 to \+0.0000 │ 1", out)
+    code, out, _ = tfcorr("compare", trained.folder, trained.folder, "--json")
+    assert {each["metric"] for each in json.loads(out)} == {"ndcg@20", "recall@20", "mrr@20"}
+
+
+def test_doctor_prints_versions_and_finds_everything_well(tfcorr):
+    code, out, _ = tfcorr("doctor")
+    assert code == 0
+    for word in ("tensorflow ", "scann ", "2.20.0", "search works", "CPU:0"):
+        assert word in out
+
+
+def test_doctor_tells_what_is_broken(tfcorr, monkeypatch):
+    from tfcorr import doctor
+
+    monkeypatch.setitem(doctor.PACKAGES, "polars", "no_such_module")
+    code, out, _ = tfcorr("doctor")
+    assert code == 1
+    assert "fails: ModuleNotFoundError" in out
+
+
+def test_keras_3_loaded_first_is_a_clear_import_error():
+    program = "import sys, types; sys.modules['keras'] = types.ModuleType('keras')\nimport tfcorr"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env={"PATH": ""})
+    assert result.returncode == 1
+    assert "tfcorr needs Keras 2 (tf_keras), but Keras 3 is loaded already; import tfcorr before" in result.stderr
