@@ -50,11 +50,12 @@ def write(tmp_path, text):
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_settings_are_refused_with_one_clear_sentence(tmp_path, case):
+def test_malformed_settings_are_refused_with_one_clear_sentence(tmp_path, case):
     text, overrides, sentence = WRONG[case]
     path = write(tmp_path, text)
     with pytest.raises(InputError) as caught:
         load_settings(path, overrides)
+    print(f"{case}: {caught.value}")  # pytest -rP -k malformed shows them all
     assert str(caught.value).startswith(f"{path}{sentence}")
     assert "\n" not in str(caught.value)
 

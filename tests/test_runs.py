@@ -39,7 +39,10 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
         time.sleep(0.02)
     time.sleep(0.2)
     process.send_signal(how)
-    process.wait()
+    output, _ = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted; go on with: tfcorr train" in output
 
 
 @pytest.mark.parametrize(("method", "how"), [("corr", signal.SIGKILL), ("two-stage", signal.SIGINT)])

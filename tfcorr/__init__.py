@@ -1,10 +1,11 @@
 """tfcorr: retriever and ranker trained together, on TensorFlow."""
 
+import importlib
 import os
 import sys
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__"]
 
 # TensorFlow Recommenders needs Keras 2, which tf.keras becomes if this is set before it is first touched.
 if "tf_keras" not in sys.modules and "keras" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
@@ -13,4 +14,32 @@ if "tf_keras" not in sys.modules and "keras" in sys.modules and os.environ.get("
         "or set TF_USE_LEGACY_KERAS=1 in the environment"
     )
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs are no news to anyone
+
+# The public names and where they live; each is imported when it is first asked for, as TensorFlow takes seconds.
+_PUBLIC = {
+    "CoRR": "tfcorr.cooperation.corr",
+    "InputError": "tfcorr.settings",
+    "Proposal": "tfcorr.cooperation.sampling",
+    "RANKERS": "tfcorr.towers",
+    "RETRIEVERS": "tfcorr.towers",
+    "Ranker": "tfcorr.towers",
+    "Recommender": "tfcorr.serving.recommend",
+    "Retriever": "tfcorr.towers",
+    "TwoStage": "tfcorr.cooperation.two_stage",
+    "compare": "tfcorr.evaluation.compare",
+    "evaluate": "tfcorr.runs",
+    "export_run": "tfcorr.runs",
+    "load_settings": "tfcorr.config",
+    "open_run": "tfcorr.runs",
+    "sampled_kl": "tfcorr.cooperation.losses",
+    "sampled_log_softmax": "tfcorr.cooperation.losses",
+    "train": "tfcorr.runs",
+}
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 (its elements are the keys above)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'tfcorr' has no attribute {name!r}")

@@ -48,8 +48,7 @@ def train(
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; go on with: tfcorr train {pipeline} --resume, and the same options as before")
         raise typer.Exit(130) from None
-    evaluation = settings.evaluation
-    _print_evaluation(runs.evaluate(run, list(evaluation.k), evaluation.retrieve, "exact", ranker_alone=False), as_json=False)
+    _print_evaluation(runs.evaluate(run), as_json=False)
     if not runs.is_exported(run):
         console.print(f"exported version {runs.export_run(run)} to {run.folder / 'serving'}", soft_wrap=True)
 
@@ -69,10 +68,7 @@ def evaluate(
     """
     from tfcorr import runs
 
-    opened = runs.open_run(run)
-    settings = opened.settings.evaluation
-    measured = runs.evaluate(opened, k or list(settings.k), retrieve or settings.retrieve, index, ranker_alone)
-    _print_evaluation(measured, as_json)
+    _print_evaluation(runs.evaluate(runs.open_run(run), k, retrieve, index, ranker_alone), as_json)
 
 
 @app.command()

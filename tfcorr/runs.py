@@ -5,7 +5,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,14 @@ class Run:
         return {"retriever": self.retriever, "ranker": self.ranker}
 
 
-def train(settings: RunSettings, root: Path, console: Console, resume: bool = False, overwrite: bool = False) -> Run:
+def train(
+    settings: RunSettings, root: Path = Path("saved_models"), console: Console | None = None, resume: bool = False, overwrite: bool = False
+) -> Run:
     """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
 
     A folder that exists is refused unless one of `resume` and `overwrite` is set.
     """
-    folder = root / settings.name
+    console, folder = console or Console(), root / settings.name
     _claim(folder, settings, resume, overwrite)
     dataset = load(settings.data)
     console.print(_account_table(dataset))
@@ -220,17 +222,23 @@ class Evaluation:
     users_per_second: float
 
 
-def evaluate(run: Run, ks: list[int], retrieve: int, index: IndexKind, ranker_alone: bool) -> Evaluation:
+def evaluate(
+    run: Run, ks: Sequence[int] | None = None, retrieve: int | None = None, index: IndexKind = "exact", ranker_alone: bool = False
+) -> Evaluation:
     """Measures the run on the test split and keeps each user's rank in `ranks.parquet`, null where the target was missed.
+
+    The cut-offs and the number of items retrieved are the run's own settings by default; `ranker_alone` also ranks all items.
 
     Raises: InputError if the data have changed.
     """
+    settings = run.settings.evaluation
+    ks, retrieve = ks or settings.k, retrieve or settings.retrieve
     dataset = load(run.settings.data)
     check_data(run, dataset)
     stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
     cascade = cascade_of(run, index, retrieve)
     batches = batches_of(run, dataset, "test")
-    rank = rank_batch(cascade, batches.element_spec, run.settings.evaluation.exclude_seen, stages)
+    rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, stages)
     rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
     started = time.monotonic()
     ranks = rank_users(rank, batches)

@@ -160,9 +160,8 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
-    losses = ", ".join(f"{name.removeprefix('loss_')} loss {value:.3f}" for name, value in row.items() if name.startswith("loss"))
+    """The losses shown are over the pool: the retriever's own loss is log(L + 1) at all times, only its gradient informs."""
+    losses = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in row.items() if name.startswith("pool_log_loss"))
     stage, _, metric = monitor.partition("_")
-    return (
-        f"{row['stage']} epoch {row['epoch']} in {row['seconds']:.0f} s: {losses}; {stage}'s {metric} {row[monitor]:.4f}"
-        + " (best)" * better
-    )
+    best = " (best)" if better else ""
+    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {losses}; {stage}'s {metric} {row[monitor]:.4f}{best}"

@@ -140,6 +140,7 @@ def test_malformed_files_are_rejected_with_one_clear_sentence(tmp_path, case):
     path = write(tmp_path, content, name)
     with pytest.raises(InputError) as caught:
         read_interactions(DataSettings.parse({"path": path, **others}))
+    print(f"{case}: {caught.value}")  # pytest -rP -k malformed shows them all
     assert str(caught.value).startswith(f"{path}{sentence}")
     assert "\n" not in str(caught.value)
 

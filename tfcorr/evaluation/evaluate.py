@@ -1,6 +1,6 @@
 """Every user's rank in every stage, in batches of users; metrics are means over these ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ def _rank_among_all(cascade: Cascade, batch: EvaluationBatch, exclude: tf.Tensor
     return rank
 
 
-def metrics_by_stage(ranks: Ranks, ks: list[int], retrieve: int) -> dict[str, dict[str, float]]:
+def metrics_by_stage(ranks: Ranks, ks: Sequence[int], retrieve: int) -> dict[str, dict[str, float]]:
     """NDCG, Recall and MRR at each k by stage; the retriever's Recall at `retrieve` is the cascade's ceiling."""
     table = {str(stage): summarise(values, ks) for stage, values in ranks.items()}
     table["retriever"][f"recall@{retrieve}"] = float(recall(ranks["retriever"], retrieve).mean())

@@ -1,5 +1,7 @@
 """Ranks and what is computed from them, as pure functions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -35,6 +37,6 @@ def mrr(ranks: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.float64]:
 METRICS = {"ndcg": ndcg, "recall": recall, "mrr": mrr}
 
 
-def summarise(ranks: npt.NDArray[np.int32], ks: list[int]) -> dict[str, float]:
+def summarise(ranks: npt.NDArray[np.int32], ks: Sequence[int]) -> dict[str, float]:
     """Means over users, as {"ndcg@20": …}."""
     return {f"{name}@{k}": float(metric(ranks, k).mean()) for name, metric in METRICS.items() for k in ks}
