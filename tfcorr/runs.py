@@ -64,9 +64,10 @@ def train(
     A folder that exists is refused unless one of `resume` and `overwrite` is set.
     """
     console, folder = console or Console(), root / settings.name
-    _claim(folder, settings, resume, overwrite)
+    _check_claim(folder, settings, resume, overwrite)
     dataset = load(settings.data)
     console.print(_account_table(dataset))
+    _claim(folder, settings, resume)
     tf.keras.utils.set_random_seed(settings.seed)
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
     _write_provenance(run, dataset)
@@ -107,21 +108,27 @@ def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) ->
     return Cascade(run.retriever, run.ranker, build_index(index, vectors), size or run.settings.evaluation.retrieve)
 
 
-def _claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
-    """Makes the folder this run's own, or refuses."""
-    written = folder / "settings.yaml"
-    if written.is_file() and resume:
-        before, now = load_settings(written).model_dump(mode="json"), settings.model_dump(mode="json")
+def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that this run may not have."""
+    is_run = (folder / "settings.yaml").is_file()
+    if is_run and resume:
+        before, now = load_settings(folder / "settings.yaml").model_dump(mode="json"), settings.model_dump(mode="json")
         differing = [name for name in now if now[name] != before[name]]
         if differing:
             raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
+    elif is_run and not overwrite:
+        raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
+    elif not is_run and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds something that is no run; choose another --name, or remove it by hand")
+
+
+def _claim(folder: Path, settings: RunSettings, resume: bool) -> None:
+    """Makes the folder this run's own; what was there and is not to be resumed goes."""
+    if resume and (folder / "settings.yaml").is_file():
         return
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
+    if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(written, lambda path: save_settings(settings, path))
+    write_whole(folder / "settings.yaml", lambda path: save_settings(settings, path))
 
 
 def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]:

@@ -68,7 +68,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         better = value > float(self.best)
         if better:
             self.best.assign(value)
-            self.best_towers.save()
+            self.best_towers.save(checkpoint_number=epoch + 1)  # by number, as a new process would begin at 1 again
         self.epochs_without_better.assign(0 if better else self.epochs_without_better + 1)
         self.epochs_done.assign(epoch + 1)
         row = {"stage": self.stage.name, "epoch": epoch + 1, "seconds": round(trained, 1), **values}
@@ -77,7 +77,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
             for name, each in values.items():
                 tf.summary.scalar(name, each)
         self.summaries.flush()
-        self.state.save()
+        self.state.save(checkpoint_number=epoch + 1)
         self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False)
         self.model.stop_training = self.stopped_early
 
