@@ -118,7 +118,7 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
             raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
     elif is_run and not overwrite:
         raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
-    elif not is_run and folder.exists() and any(folder.iterdir()):
+    elif not is_run and any(not path.name.startswith(".") for path in folder.glob("*")):
         raise InputError(f"{folder}: holds something that is no run; choose another --name, or remove it by hand")
 
 
