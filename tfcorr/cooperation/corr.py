@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import sampled_kl, sampled_log_softmax
+from tfcorr.cooperation.losses import estimated_log_loss, sampled_kl, sampled_log_softmax
 from tfcorr.cooperation.model import LoggedModel
 from tfcorr.cooperation.sampling import Proposal, Resampled, SamplerSettings, resample
 from tfcorr.data.batches import Context
@@ -49,7 +49,7 @@ class CoRR(LoggedModel):
             with tape.stop_recording():
                 drawn = self._resample(query, target)
             candidates = tf.concat([target[:, None], drawn.samples], axis=1)  # [B, 1 + L]
-            retrieved = tf.cast(inner(query, self.retriever.item_vectors(candidates)), tf.float32)
+            retrieved = inner(query, self.retriever.item_vectors(candidates))
             ranked = self.ranker.score(context, candidates, training=True)
             log_q = drawn.target_log_q, drawn.sample_log_q
             retriever_loss = tf.reduce_mean(sampled_log_softmax(retrieved[:, 0], retrieved[:, 1:], *log_q))
@@ -66,7 +66,7 @@ class CoRR(LoggedModel):
                 "loss_ranker": ranker_loss,
                 "kl": kl,
                 "pool_log_loss_retriever": drawn.pool_log_loss,
-                "pool_log_loss_ranker": tf.reduce_logsumexp(ranked, axis=1) - ranked[:, 0],
+                "pool_log_loss_ranker": estimated_log_loss(ranked[:, 0], ranked[:, 1:], drawn.sample_log_q),
                 "effective_sample_size": drawn.effective_size,
                 "target_share": drawn.target_share,
             }

@@ -28,6 +28,19 @@ def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_
     return tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=1)
 
 
+def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+    """An estimate of −log softmax(V)[k] over all that the samples were drawn from: log mean_S exp(V − log_q) − V(k).
+
+    Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns.
+
+    Args: target_score [B]; sample_scores and sample_log_q, each [B, L].
+    Returns: [B] float32.
+    """
+    samples = tf.cast(tf.shape(sample_scores)[1], tf.float32)
+    total = tf.reduce_logsumexp(corrected_scores(sample_scores, sample_log_q), axis=1)
+    return total - tf.math.log(samples) - tf.cast(target_score, tf.float32)
+
+
 def corrected_scores(scores: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """Scores less the log-probability of having been drawn, in float32."""
     return tf.cast(scores, tf.float32) - tf.stop_gradient(log_q)

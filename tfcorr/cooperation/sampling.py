@@ -57,7 +57,7 @@ class Resampled(NamedTuple):
 
     `samples` [B, L] int32 with `sample_log_q` [B, L]; `target_log_q` [B]; `pool_log_loss` [B], the retriever's own
     −log softmax(M)[k] over C ∪ {k}; `effective_size` [B], 1 / Σ Q² over C ∪ {k}; `target_share` [B], the share of S that
-    is the target's own draw.
+    is the target.
     """
 
     samples: tf.Tensor
@@ -85,7 +85,7 @@ def resample(
     Source: section 3.2 of the paper; as n grows, Q tends to softmax(M / T) over all items (theorem 3.1).
     """
     ids = tf.concat([target[:, None], tf.broadcast_to(pool, tf.shape(pool_scores))], axis=1)  # [B, 1 + n]
-    scores = tf.stop_gradient(tf.concat([target_score[:, None], pool_scores], axis=1))
+    scores = tf.stop_gradient(tf.cast(tf.concat([target_score[:, None], pool_scores], axis=1), tf.float32))
     log_q = tf.nn.log_softmax(scores / temperature - proposal.log_prob(ids))
     drawn = tf.random.stateless_categorical(log_q, samples, generator.make_seeds(1)[:, 0], dtype=tf.int32)  # [B, L]
     sampled = tf.gather(ids, drawn, batch_dims=1)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.data.histories import Histories, Split
@@ -12,12 +11,11 @@ Context = dict[str, tf.Tensor]
 
 
 class EvaluationBatch(NamedTuple):
-    """`context["history"]` [B, M] int32; `target` [B] int32; `seen` [B, W] int32, all earlier items, 0-padded; `user` [B]."""
+    """`context["history"]` [B, M] int32; `target` [B] int32; `seen` [B, W] int32, all earlier items, 0-padded."""
 
     context: Context
     target: tf.Tensor
     seen: tf.Tensor
-    user: tf.Tensor
 
 
 def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
@@ -53,13 +51,12 @@ def steps_per_epoch(histories: Histories, batch_size: int) -> int:
 
 
 def evaluation_batches(histories: Histories, split: Split, length: int, batch_size: int) -> tf.data.Dataset:
-    """One pass over a split's targets as EvaluationBatch."""
+    """One pass over a split's targets, in their order, as EvaluationBatch."""
     places = histories.targets(split)
     items = tf.constant(histories.items)
-    table: tuple[npt.NDArray[np.int64], ...] = (places, histories.starts(places), histories.owners(places))
 
-    def batch(place: tf.Tensor, start: tf.Tensor, user: tf.Tensor) -> EvaluationBatch:
+    def batch(place: tf.Tensor, start: tf.Tensor) -> EvaluationBatch:
         seen = windows(items, start, place, tf.reduce_max(place - start))
-        return EvaluationBatch({"history": windows(items, start, place, length)}, tf.gather(items, place), seen, user)
+        return EvaluationBatch({"history": windows(items, start, place, length)}, tf.gather(items, place), seen)
 
-    return tf.data.Dataset.from_tensor_slices(table).batch(batch_size).map(batch).prefetch(2)
+    return tf.data.Dataset.from_tensor_slices((places, histories.starts(places))).batch(batch_size).map(batch).prefetch(2)

@@ -110,8 +110,8 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
     account.append(("left", len(rows), len(kept_users), len(kept_items)))
     if len(rows) == 0:
         raise InputError(
-            f"nothing is left of {len(users)} interactions: no user and item with at least {min_interactions} interactions each; "
-            "lower data.min_interactions, or bring more data"
+            f"{interactions.where}: nothing is left of {len(users)} interactions: no user and item has at least {min_interactions} of "
+            "them; lower data.min_interactions, or bring more data"
         )
     order = np.lexsort((times[rows], users_left))
     histories = Histories(
@@ -121,8 +121,8 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
     )
     if len(histories.targets("train")) == 0:
         raise InputError(
-            "nothing is left to train on: every user has fewer than 4 interactions, and the last two are kept for validation and "
-            "test; raise data.min_interactions to 5, or bring longer histories"
+            f"{interactions.where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
+            "kept for validation and test; bring longer histories"
         )
     ids = [item_ids[i] for i in kept_items]
     counts = np.bincount(histories.training_items, minlength=len(ids) + 1)[1:]

@@ -1,30 +1,29 @@
 """From a file to Interactions: three columns, checked row by row, with an account of what was dropped."""
 
+import codecs
 import csv
 import gzip
+import io
+import os
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import polars as pl
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.settings import InputError, Settings
 
-OPERATORS: dict[str, Callable[[pl.Expr, float | str], pl.Expr]] = {
-    ">=": lambda column, value: column >= value,
-    "<=": lambda column, value: column <= value,
-    "==": lambda column, value: column == value,
-    "!=": lambda column, value: column != value,
-    ">": lambda column, value: column > value,
-    "<": lambda column, value: column < value,
-}
-_FILTER = re.compile(r"^\s*(rating|event)\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*$")
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
+_FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?[\d.]+)|(event)\s*(==|!=)\s*(.+?))\s*$")
 
 
-FilePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
 
 
 class Columns(Settings):
@@ -38,6 +37,14 @@ class Columns(Settings):
     title: str | None = None
 
 
+class TitleSettings(Settings):
+    """A file with one row an item: its id and its title."""
+
+    path: FilePath
+    item: str = "item_id"
+    title: str = "title"
+
+
 class DataSettings(Settings):
     """Where the interactions come from and which of them count."""
 
@@ -49,7 +56,7 @@ class DataSettings(Settings):
     columns: Columns = Columns()
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
     on_bad_rows: Literal["fail", "skip"] = "fail"
-    titles: "TitleSettings | None" = Field(None, description="a file of item titles, where columns.title does not name them")
+    titles: TitleSettings | None = Field(None, description="a file of item titles, where columns.title does not name them")
     min_interactions: int = Field(5, ge=1, description="users and items with fewer are dropped, until none is left")
 
     @field_validator("filter")
@@ -59,13 +66,20 @@ class DataSettings(Settings):
             raise ValueError("a filter reads 'rating >= 4' or 'event == click'")
         return value
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        chosen = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        ignored = sorted(chosen & UNUSED[self.source])
+        if ignored:
+            raise ValueError(f"source {self.source} does not use {', '.join(ignored)}; leave it out")
+        return self
 
-class TitleSettings(Settings):
-    """A file with one row an item: its id and its title."""
 
-    path: FilePath
-    item: str = "item_id"
-    title: str = "title"
+UNUSED = {
+    "file": {"builder", "split", "data_dir"},
+    "movielens-100k": {"path", "columns", "titles", "builder", "split", "data_dir"},
+    "tfds": {"path", "titles"},
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +87,12 @@ class Interactions:
     """Interactions in file order.
 
     `frame` has the columns user (String), item (String) and time (Int64 or Float64). `account` tells what happened to the
-    rows so far, as (what, interactions) pairs. `titles` maps item ids to titles, where the source has them.
+    rows so far, as (what, interactions) pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
     """
 
     frame: pl.DataFrame
     account: list[tuple[str, int]]
+    where: str
     titles: dict[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +109,7 @@ def read_interactions(settings: DataSettings) -> Interactions:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as read: `row` numbers the rows as an editor shows them, `ragged` counts the rows left out."""
+    """A table as read: its first row has the number `first_row`, and `ragged` rows were left out."""
 
     frame: pl.DataFrame
     first_row: int
@@ -104,45 +119,53 @@ class Table:
 def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
     """Reads a whole table, text columns as strings. Raises: InputError for what cannot be read or has no rows."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; data.path is taken relative to where the command runs")
+        raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{path}: unknown kind of file {kind!r}; expected .csv, .tsv (either may be .gz) or .parquet")
     try:
-        is_parquet = _suffix(path) == ".parquet"
-        table = Table(pl.read_parquet(path), first_row=1) if is_parquet else _read_text(path, on_bad_rows)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError) as error:
+        if kind == ".parquet":
+            table = Table(pl.read_parquet(path), first_row=1)
+        else:
+            table = _read_text(path, "," if kind == ".csv" else "\t", on_bad_rows)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be read as {_suffix(path)[1:].upper()}: {reason}") from None
+        raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}") from None
     if table.frame.is_empty():
         raise InputError(f"{path}: the file has no rows; expected a header and one row an interaction")
     return table
 
 
-def _suffix(path: Path) -> str:
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    known = [".csv", ".tsv", ".inter", ".item", ".parquet"]
-    if suffix not in known:
-        raise InputError(f"{path}: unknown kind of file {suffix!r}; expected .csv, .tsv (either may be .gz) or .parquet")
-    return suffix
-
-
-def _read_text(path: Path, on_bad_rows: str) -> Table:
-    separator = "," if _suffix(path) == ".csv" else "\t"
+def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     if not content.strip():
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
-    try:
-        frame = pl.read_csv(content, separator=separator, infer_schema=False)
-        suspect = frame.is_empty() or frame.get_column(frame.columns[-1]).null_count() > 0
-    except pl.exceptions.ComputeError:
-        suspect = True
-    # Polars fills short rows with nulls and stops at long ones; the careful reader tells which rows they are.
-    return _read_ragged(path, content.decode("utf-8-sig"), separator, on_bad_rows) if suspect else Table(frame, 2)
+    header = next(csv.reader([content.split(b"\n", 1)[0].decode().rstrip("\r")], delimiter=separator))
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: the header names {', '.join(twice)} twice; every column needs a name of its own")
+    if _is_regular(content, separator, len(header)):
+        return Table(pl.read_csv(content, separator=separator, infer_schema=False), 2)
+    return _read_irregular(path, content.decode(), separator, on_bad_rows)
 
 
-def _read_ragged(path: Path, text: str, separator: str, on_bad_rows: str) -> Table:
-    lines = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+def _is_regular(content: bytes, separator: str, fields: int) -> bool:
+    """Whether every line has as many fields as the header; also false where quotes make that hard to tell."""
+    if b'"' in content:
+        return False
+    symbols = np.frombuffer(content, np.uint8)
+    ends = np.append(np.flatnonzero(symbols == ord("\n")), len(symbols))
+    separators = np.diff(np.searchsorted(np.flatnonzero(symbols == ord(separator)), ends), prepend=0)
+    return bool((separators == fields - 1).all())
+
+
+def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> Table:
+    """Reads row by row, as Polars fills short rows and does not say where a long one stands."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     header = next(lines)
     rows, ragged = [], 0
-    for number, row in enumerate(lines, start=2):
+    for number, row in enumerate((row for row in lines if row), start=2):
         if len(row) == len(header):
             rows.append([value or None for value in row])
         elif on_bad_rows == "skip":
@@ -152,9 +175,7 @@ def _read_ragged(path: Path, text: str, separator: str, on_bad_rows: str) -> Tab
                 f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}: {separator.join(row)!r}; "
                 "mend the row, or set data.on_bad_rows: skip"
             )
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    frame = pl.DataFrame(dict(zip(header, columns, strict=True)), schema=dict.fromkeys(header, pl.String))
-    return Table(frame, 2, ragged)
+    return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"), 2, ragged)
 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
@@ -162,6 +183,7 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     frame = table.frame
     roles = mapped_columns(settings, frame.columns, where)
     frame = frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    _check_types(frame, where)
     row = pl.int_range(table.first_row, table.first_row + pl.len()).alias("row")
     checked = frame.with_columns(row, time=_number(frame, "time"))
     problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item")}
@@ -191,8 +213,8 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
         raise InputError(
             f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows"
         )
-    titles = dict(checked.select(pl.col("item", "title").cast(pl.String)).iter_rows()) if "title" in roles else {}
-    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account, titles)
+    titles = _titles(checked, "item", "title") if "title" in roles else {}
+    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account, where, titles)
 
 
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
@@ -213,19 +235,26 @@ class _Wanted:
 
 
 def _filter(settings: DataSettings, frame: pl.DataFrame, where: str) -> _Wanted | None:
-    if settings.filter is None:
+    match = _FILTER.match(settings.filter or "")
+    if match is None:
         return None
-    match = _FILTER.match(settings.filter)
-    assert match is not None  # the settings were validated
-    role, operator, value = match.groups()
+    rating, rating_operator, number, event, event_operator, text = match.groups()
+    role = rating or event
     if role not in frame.columns:
         raise InputError(f"{where}: data.filter {settings.filter!r} needs data.columns.{role}, which is not set")
-    try:
-        number = float(value)
-    except ValueError:
-        return _Wanted(role, OPERATORS[operator](pl.col(role).cast(pl.String), value.strip("'\"")), pl.lit(value=False))
-    rating = pl.col(role).cast(pl.Float64, strict=False)
-    return _Wanted(role, OPERATORS[operator](rating, number), rating.is_null())
+    if event:
+        kept = OPERATORS[event_operator](pl.col("event").cast(pl.String), text.strip("'\""))
+        return _Wanted(role, kept, pl.lit(value=False))
+    value = pl.col("rating").cast(pl.Float64, strict=False)
+    return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null() | ~value.is_finite())
+
+
+def _check_types(frame: pl.DataFrame, where: str) -> None:
+    """Refuses columns of Parquet's richer types, such as lists. Raises: InputError."""
+    for role, kind in frame.schema.items():
+        plain = kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
+        if not plain and not (role == "time" and kind in (pl.Date, pl.Datetime)):
+            raise InputError(f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time"))
 
 
 def _empty(role: str) -> pl.Expr:
@@ -233,17 +262,18 @@ def _empty(role: str) -> pl.Expr:
 
 
 def _number(frame: pl.DataFrame, role: str) -> pl.Series:
-    """The column as Int64 where every value is whole, else as Float64; null where it is no finite number."""
+    """The column as Int64 if every number in it is whole, else as Float64; null where it is no finite number."""
     column = frame.get_column(role)
-    if column.dtype.is_temporal():
-        return column.cast(pl.Datetime("us")).to_physical()
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("ns")).to_physical()
     if column.dtype == pl.String:
         column = column.str.strip_chars()
-    whole = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
-    if whole.dtype == pl.Int64 and whole.null_count() == column.null_count():
-        return whole
     real = column.cast(pl.Float64, strict=False)
-    return pl.DataFrame({role: real}).select(pl.when(pl.col(role).is_finite()).then(pl.col(role))).to_series()
+    real = real.set(~real.is_finite(), None)
+    if column.dtype.is_float() or column.dtype.is_decimal():
+        return real
+    whole = column.cast(pl.Int64, strict=False)
+    return whole if whole.null_count() == real.null_count() else real
 
 
 def _read_titles(settings: TitleSettings) -> dict[str, str]:
@@ -251,4 +281,8 @@ def _read_titles(settings: TitleSettings) -> dict[str, str]:
     for role, name in {"item": settings.item, "title": settings.title}.items():
         if name not in frame.columns:
             raise InputError(f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; set data.titles.{role}")
-    return dict(frame.select(pl.col(settings.item, settings.title).cast(pl.String)).drop_nulls().iter_rows())
+    return _titles(frame, settings.item, settings.title)
+
+
+def _titles(frame: pl.DataFrame, item: str, title: str) -> dict[str, str]:
+    return dict(frame.select(pl.col(item, title).cast(pl.String)).drop_nulls().iter_rows())

@@ -37,7 +37,7 @@ def _movielens(settings: DataSettings) -> Interactions:
     wheel = cache_folder() / MOVIELENS_WHEEL
     if not wheel.is_file():
         _download(wheel)
-    _verify(wheel)
+    _verify(wheel, "delete the file and run again to fetch it anew")
     with zipfile.ZipFile(wheel) as archive:
         ratings = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.inter"), separator="\t", infer_schema=False)
         films = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None)
@@ -58,17 +58,21 @@ def _download(wheel: Path) -> None:
                 f"MovieLens-100K: pip could not download recbole==1.2.1, whose wheel holds it: {reason}; "
                 f"check the connection, or put {MOVIELENS_WHEEL} into {wheel.parent} by hand"
             )
+        _verify(Path(folder) / MOVIELENS_WHEEL, "the download was damaged, or is not the file that it should be; run again")
         (Path(folder) / MOVIELENS_WHEEL).replace(wheel)
 
 
-def _verify(wheel: Path) -> None:
+def _verify(wheel: Path, advice: str) -> None:
     received = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if received != MOVIELENS_SHA256:
-        raise InputError(f"{wheel}: SHA-256 is {received}, expected {MOVIELENS_SHA256}; delete the file and run again to fetch it anew")
+        raise InputError(
+            f"{wheel}: SHA-256 is {received}, expected {MOVIELENS_SHA256}; delete it, if it is there, and run again to fetch it anew"
+        )
 
 
 def _tfds(settings: DataSettings) -> Interactions:
     import tensorflow_datasets as tfds  # takes seconds, and only this source needs it
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     if settings.builder is None:
         raise InputError("data.builder is required with source: tfds; give a TensorFlow Datasets name such as movielens/100k-ratings")
@@ -79,8 +83,10 @@ def _tfds(settings: DataSettings) -> Interactions:
         builder.download_and_prepare()
         batches = tfds.as_numpy(builder.as_dataset(split=settings.split, batch_size=65_536))
         frames = [pl.DataFrame({name: _column(values) for name, values in batch.items() if name in wanted}) for batch in batches]
-    except (tfds.core.DatasetNotFoundError, tfds.download.DownloadError, ValueError, OSError) as error:
+    except (tfds.core.DatasetNotFoundError, tfds.download.DownloadError, NonMatchingChecksumError, ValueError, OSError) as error:
         raise InputError(f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}") from None
+    if not frames:
+        raise InputError(f"{where}: split {settings.split!r} is empty")
     return select(Table(pl.concat(frames), 1), settings, where)
 
 

@@ -9,6 +9,8 @@ from tfcorr.data.batches import Context
 from tfcorr.evaluation.index import Index
 from tfcorr.towers.layers import Ranker, Retriever
 
+PAIRS = 200_000  # pairs of a candidate and an item of the history that the ranker sees at once
+
 
 class Retrieved(NamedTuple):
     """`ids` [B, R] int32 and the retriever's `scores` [B, R], best first; 0 and minus infinity where there is none."""
@@ -33,7 +35,18 @@ class Cascade:
 
     def rank(self, context: Context, retrieved: Retrieved) -> tf.Tensor:
         """The ranker's scores of what was retrieved: [B, R], minus infinity where there is nothing."""
-        return tf.where(retrieved.ids > 0, self.ranker.score(context, retrieved.ids), -np.inf)
+        return tf.where(retrieved.ids > 0, score_in_chunks(self.ranker, context, retrieved.ids), -np.inf)
+
+
+def score_in_chunks(ranker: Ranker, context: Context, candidates: tf.Tensor) -> tf.Tensor:
+    """The ranker's scores [B, K] of candidates [B, K], for some at a time: memory does not grow with K."""
+    rows, length = tf.unstack(tf.shape(context["history"]))
+    width = tf.maximum(PAIRS // tf.maximum(rows * length, 1), 1)
+    scores = tf.zeros([rows, 0])
+    for start in tf.range(0, tf.shape(candidates)[1], width):
+        tf.autograph.experimental.set_loop_options(shape_invariants=[(scores, tf.TensorShape([None, None]))])
+        scores = tf.concat([scores, ranker.score(context, candidates[:, start : start + width])], axis=1)
+    return scores
 
 
 def is_among(ids: tf.Tensor, others: tf.Tensor) -> tf.Tensor:

@@ -8,20 +8,21 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.data.batches import EvaluationBatch
-from tfcorr.evaluation.cascade import Cascade, is_among
+from tfcorr.evaluation.cascade import Cascade, is_among, score_in_chunks
 from tfcorr.evaluation.metrics import MISSED, ranks_of, recall, summarise
 
 Stage = Literal["retriever", "cascade", "ranker"]
 Ranks = dict[Stage, npt.NDArray[np.int32]]
 RankBatch = Callable[[EvaluationBatch], dict[Stage, tf.Tensor]]
-CHUNK = 1024  # candidates a user that the ranker scores at once when it ranks all items
+CHUNK = 4096  # candidates a user that are listed at once when the ranker ranks all items
 
 
 def rank_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool, stages: tuple[Stage, ...]) -> RankBatch:
     """The graph that ranks one batch of B users: EvaluationBatch, here given by its tensors' specs, -> [B] int32 by stage.
 
     The retriever's and the cascade's rank are within the items retrieved, and MISSED where the target is not among them;
-    the ranker's is among all items. A target that was seen before stays a candidate.
+    the ranker's is among all items. A target that was seen before stays a candidate. Where scores tie at the last place that
+    is retrieved, the index's order decides which items are.
     """
 
     @tf.function(input_signature=[batch])
@@ -61,7 +62,7 @@ def _rank_among_all(cascade: Cascade, batch: EvaluationBatch, exclude: tf.Tensor
     for start in tf.range(1, last, CHUNK):
         ids = tf.tile(tf.range(start, tf.minimum(start + CHUNK, last))[None, :], [tf.shape(rank)[0], 1])
         others = ~is_among(ids, exclude) & (ids != batch.target[:, None])
-        scores = tf.where(others, cascade.ranker.score(batch.context, ids), -np.inf)
+        scores = tf.where(others, score_in_chunks(cascade.ranker, batch.context, ids), -np.inf)
         rank += ranks_of(target_scores, scores) - 1
     return rank
 

@@ -10,12 +10,12 @@ MISSED = np.iinfo(np.int32).max  # the rank of a target that was not among the c
 
 
 def ranks_of(target_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """The target's rank among other candidates, 1 the best; a tie counts against it.
+    """The target's rank among other candidates, 1 the best; a tie counts against it, and so does a score that is no number.
 
     Args: target_scores [B]; scores [B, K] of the others, minus infinity where there is no candidate.
     Returns: [B] int32.
     """
-    ahead = (scores >= target_scores[:, None]) & (scores > -np.inf)
+    ahead = ~(scores < target_scores[:, None]) & (scores != -np.inf)
     return 1 + tf.reduce_sum(tf.cast(ahead, tf.int32), axis=1)
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import tensorflow as tf
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Dropout, Ranker, TowerSettings, item_table, places_from_the_latest
@@ -13,18 +13,20 @@ class DINSettings(TowerSettings):
     """Defaults are those of the paper's section 4.1.3."""
 
     name: Literal["din"] = "din"
-    attention: tuple[int, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
-    mlp: tuple[int, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
+    attention: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
+    mlp: tuple[PositiveInt, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
     activation: Literal["sigmoid", "relu", "gelu"] = Field("sigmoid", description="of the network on top")
     recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
-    products: bool = Field(False, description="also give the network on top the product of history and candidate, as in DIEN's code")
+    products: bool = Field(False, description="also give the network on top the product of interest and candidate")
 
 
 class DIN(Ranker):
-    """score(c, k) = mlp([Σ_j a(v_k, h_j) h_j, v_k]) + b_k, with a(q, h) = network([q, h, q∘h, q−h]) and sigmoids throughout.
+    """score(c, k) = mlp([u, v_k]) + b_k with the interest u = Σ_j a(v_k, h_j) h_j, a(q, h) = network([q, h, q∘h, q−h]).
 
     The network's first layer is linear in [q, h, q∘h, q−h], so it is computed in its split form: W_q q once a candidate,
     W_h h once an item of the history, and only W_x (q∘h) once a pair. (W_q holds the weights of q and q−h together.)
+    Beyond the paper, where settings ask for it: `recency` adds to each h_j, for a alone, a vector of how long ago it was, and
+    `products` gives the mlp u∘v_k as a third input, which it would else have to learn.
     """
 
     Settings = DINSettings
@@ -57,7 +59,7 @@ class DIN(Ranker):
         hidden = tf.concat([interest, queries, *products], axis=-1)
         for dense, dropout in zip(self.mlp, self.dropouts, strict=True):
             hidden = dropout(dense(hidden), training=training)
-        return tf.cast(self.head(hidden) + self.bias(candidates), tf.float32)[..., 0]
+        return (tf.cast(self.head(hidden), tf.float32) + tf.cast(self.bias(candidates), tf.float32))[..., 0]
 
     def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """queries [B, K, D], keys [B, M, D] -> the history's weights before masking, [B, K, M]."""

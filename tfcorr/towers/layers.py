@@ -50,8 +50,8 @@ class Ranker(tf.keras.Model):
 
 
 def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-    """queries [B, D], vectors [B, K, D] -> inner products [B, K]."""
-    return tf.linalg.matvec(vectors, queries)
+    """queries [B, D], vectors [B, K, D] -> inner products [B, K] float32."""
+    return tf.cast(tf.linalg.matvec(vectors, queries), tf.float32)
 
 
 class Dropout(tf.keras.layers.Layer):
