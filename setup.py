@@ -1,14 +1,16 @@
 """The package tfcorr and its console script; what it needs stands in requirements.txt alone."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+version = re.search(r'__version__ = "(.+)"', Path("tfcorr/__init__.py").read_text())[1]
 needed, _ = Path("requirements.txt").read_text().split("# For `make test` alone")
 
 setup(
     name="tfcorr",
-    version="0.1.0",
+    version=version,
     description="Retriever and ranker trained together, on TensorFlow (CoRR, WWW'23)",
     packages=find_packages(include=["tfcorr", "tfcorr.*"]),
     python_requires=">=3.11,<3.14",

@@ -5,6 +5,7 @@ import sys
 
 import polars as pl
 import pytest
+import typer
 
 from tfcorr import cli
 
@@ -30,7 +31,11 @@ def tfcorr(monkeypatch, capsys):
 def test_every_help_page_has_an_example_that_parses(tfcorr, command):
     code, out, _ = tfcorr(command, "--help")
     assert code == 0
-    assert re.search(rf"Example: +tfcorr {command}", " ".join(out.replace("│", " ").split()))
+    example = re.search(rf"Example: tfcorr ({command}.*?)(?:\*|╭|Arguments|Options|$)", " ".join(out.replace("│", " ").split()))[1]
+    group = typer.main.get_command(cli.app)
+    with group.make_context("tfcorr", cli._spread(example.split()), resilient_parsing=False) as context:
+        name, chosen, arguments = group.resolve_command(context, example.split())
+        chosen.make_context(name, cli._spread(arguments))  # a usage error if it does not parse
 
 
 def test_help_needs_no_tensorflow():
@@ -44,6 +49,7 @@ def test_wrong_usage_exits_with_2_and_wrong_input_with_1(tfcorr, tmp_path):
     assert tfcorr("train")[0] == 2
     assert tfcorr("evaluate", tmp_path, "--index", "faiss")[0] == 2
     assert tfcorr("recommend", tmp_path)[0] == 2
+    assert tfcorr("train", tmp_path, "--resume", "--overwrite")[0] == 2
     assert tfcorr("recommend", tmp_path, "--history", "1", "--k", "0")[0] == 2
     for arguments in (
         ("train", tmp_path / "no.yaml"),
@@ -65,7 +71,7 @@ def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained):
     assert measured["users_per_second"] > 0
     expected = [f"{name}@{k}" for name in ("ndcg", "recall", "mrr") for k in (1, 5, 10)]
     assert list(measured["metrics"]["cascade"]) == list(measured["metrics"]["ranker"]) == expected
-    assert list(measured["metrics"]["retriever"]) == [*expected, "recall@15"]
+    assert list(measured["metrics"]["retriever"]) == [*expected, "recall@25"]
     code, out, _ = tfcorr("evaluate", trained.folder, "--k", "5", "--retrieve", "9", "--ranker-alone")
     assert code == 0
     assert "60 users" in out
@@ -92,7 +98,7 @@ def test_compare_prints_a_table_or_json(tfcorr, trained):
     assert code == 0
     assert re.search(r"cascade +│ ndcg@5 +│ [\d.]+ +│ [\d.]+ +│ \+0.0000 +│ \+0.0000 to \+0.0000 │ 1", out)
     code, out, _ = tfcorr("compare", trained.folder, trained.folder, "--json")
-    assert {each["metric"] for each in json.loads(out)} == {"ndcg@20", "recall@20", "mrr@20"}
+    assert {each["metric"] for each in json.loads(out)["differences"]} == {"ndcg@20", "recall@20", "mrr@20"}
 
 
 def test_doctor_prints_versions_and_finds_everything_well(tfcorr):

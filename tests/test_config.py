@@ -39,6 +39,24 @@ WRONG = {
     "no data": ("seed: 1", [], ": 'data' is required"),
     "no mapping": ("- a\n- b", [], ": holds list, expected a mapping of settings such as 'data: …'"),
     "no YAML": ("data: {path: [", [], ": is no YAML: "),
+    "a key that stands twice": ("data: {path: a.csv}\ndata: {path: b.csv}", [], ": is no YAML: 'data' stands twice"),
+    "a date that is none": ("data: {path: a.csv}\nseed: 2001-99-99", [], ": is no YAML: month must be in 1..12"),
+    "a tower named by a list": (
+        "data: {path: a.csv}\nretriever: {name: [a]}",
+        [],
+        ": retriever: there is no ['a']; expected one of: sasrec",
+    ),
+    "k beyond what is retrieved": (
+        "data: {path: a.csv}\nevaluation: {retrieve: 50, k: [100]}",
+        [],
+        ": evaluation: k = 100 is beyond the 50 items retrieved; lower k, or raise retrieve",
+    ),
+    "infinite learning rate": (
+        "data: {path: a.csv}\ntraining: {ranker: {learning_rate: .inf}}",
+        [],
+        ": training.ranker.learning_rate: Input should be a finite number",
+    ),
+    "layers of no width": ("data: {path: a.csv}\nranker: {mlp: [0]}", [], ": ranker: mlp.0: Input should be greater than 0 (received: 0)"),
     "a name that is no folder's": ("name: ../x\ndata: {path: a.csv}", [], ": name: String should match pattern"),
 }
 

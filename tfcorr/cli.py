@@ -1,5 +1,6 @@
 """The commands: each parses, calls one library function, and prints."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # commands import what they need, so that --help is quick
     from tfcorr.runs import Evaluation
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-console = Console()
+console = Console(markup=False)  # a title may hold brackets
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as saved_models/movielens100k.")]
 IndexOption = Annotated[Literal["exact", "scann"], typer.Option(help="How the retriever's items are searched.")]
@@ -42,7 +43,9 @@ def train(
     from tfcorr import runs
     from tfcorr.config import load_settings
 
-    settings = load_settings(pipeline, [*(override or []), *([f"name={name}"] if name else [])])
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with a run, --overwrite replaces it: give one of them")
+    settings = load_settings(pipeline, override or [], name)
     try:
         run = runs.train(settings, root, console, resume, overwrite)
     except KeyboardInterrupt:
@@ -57,7 +60,7 @@ def train(
 def evaluate(
     run: RunFolder,
     k: Annotated[list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")] = None,
-    retrieve: Annotated[int | None, typer.Option(min=1, help="How many items the retriever hands to the ranker.")] = None,
+    retrieve: Annotated[int | None, typer.Option(min=1, max=10**6, help="How many items the retriever hands to the ranker.")] = None,
     index: IndexOption = "exact",
     ranker_alone: Annotated[bool, typer.Option("--ranker-alone", help="Also rank all items by the ranker.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -89,7 +92,7 @@ def compare(
     groups = [[Path(folder) for folder in group.split(",")] for group in (first, second)]
     differences = compare_runs(groups[0], groups[1], k)
     if as_json:
-        print(json.dumps([asdict(each) for each in differences]))
+        print(json.dumps({"differences": [asdict(each) for each in differences]}))
         return
     table = Table(
         "stage", "metric", "first", "second", "difference", "95% interval", "p", title=f"{first} less {second}", title_justify="left"
@@ -122,7 +125,7 @@ def export(run: RunFolder) -> None:
 def recommend(
     run: RunFolder,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
+    k: Annotated[int, typer.Option(min=1, max=10**6, help="How many items.")] = 10,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
     titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
     index: IndexOption = "exact",
@@ -141,8 +144,8 @@ def recommend(
     if source is not None and output is not None:
         console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
         return
-    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)])
     names = serving.titles(run) if titles else {}
+    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)])
     table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
     for _, rank, item, ranked, retrieved in found.iter_rows():
         table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), f"{ranked:.3f}", f"{retrieved:.3f}")
@@ -187,7 +190,8 @@ def _spread(arguments: list[str]) -> list[str]:
 
 
 def _ids(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
+    return [item for row in csv.reader([text], skipinitialspace=True) for item in row if item]
 
 
 def main() -> None:

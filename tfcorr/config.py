@@ -1,10 +1,11 @@
 """One run = one YAML file = one tree of typed, frozen settings."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_validator
 
 from tfcorr.cooperation.optimisers import OptimiserSettings
 from tfcorr.cooperation.sampling import SamplerSettings
@@ -20,7 +21,7 @@ def _tower(registry: dict[str, Any], default: str) -> BeforeValidator:
         if not isinstance(value, dict):
             return value
         name = value.get("name", default)
-        if name not in registry:
+        if not isinstance(name, str) or name not in registry:
             raise ValueError(f"there is no {name!r}; {nearest(str(name), list(registry))}")
         return registry[name].Settings.parse(value)
 
@@ -42,17 +43,28 @@ class TrainingSettings(Settings):
 class EvaluationSettings(Settings):
     """What is measured, and the cascade's size."""
 
-    k: tuple[int, ...] = Field((5, 10, 20), min_length=1)
-    retrieve: int = Field(500, ge=1, description="how many items the retriever hands to the ranker")
+    k: tuple[PositiveInt, ...] = Field((5, 10, 20), min_length=1, description="cut-offs of the metrics")
+    retrieve: int = Field(500, ge=20, le=10**6, description="how many items the retriever hands to the ranker")
     exclude_seen: bool = Field(False, description="never recommend what the user has had; for ratings, not for repeat purchases")
     batch_size: int = Field(128, ge=1, description="users at once")
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_cascade(self) -> Self:
+        check_cut_offs(self.k, self.retrieve)
+        return self
+
+
+def check_cut_offs(ks: Sequence[int], retrieve: int) -> None:
+    """Raises: InputError if a metric's cut-off lies beyond what is retrieved, where it could not be measured."""
+    if max(ks) > retrieve:
+        raise InputError(f"k = {max(ks)} is beyond the {retrieve} items retrieved; lower k, or raise retrieve")
 
 
 class RunSettings(Settings):
     """Everything that a user chooses for a run."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="the run's folder under saved_models; the YAML file's name by default")
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**32)
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
     retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = SASRecSettings()
@@ -62,19 +74,33 @@ class RunSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
-def load_settings(path: Path, overrides: list[str] | None = None) -> RunSettings:
-    """Reads a YAML file and applies overrides such as 'training.epochs=3'. Raises: InputError."""
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a mapping is an error, where PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.value[place][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> RunSettings:
+    """Reads a YAML file and applies overrides such as 'training.epochs=3', and a name for the run. Raises: InputError."""
+    path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, expected a mapping of settings such as 'data: …'")
     tree.setdefault("name", path.stem)
-    for override in overrides or []:
+    for override in overrides:
         _override(tree, override)
+    if name is not None:
+        tree["name"] = name
     return RunSettings.parse(tree, str(path))
 
 
@@ -94,5 +120,5 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {override}: {parent!r} is a value and has no settings below it")
     try:
         tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override}: {value!r} is no YAML value") from None

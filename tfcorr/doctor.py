@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 
 from rich.table import Table
+from rich.text import Text
 
 from tfcorr import __version__
 from tfcorr.data.sources import cache_folder
@@ -27,7 +28,7 @@ def examine() -> tuple[Table, bool]:
             table.add_row(name, check())
         except Exception as error:  # a broken package may fail in any way, and the report must go on
             healthy = False
-            table.add_row(name, f"[red]fails: {type(error).__name__}: {str(error).splitlines()[0]}[/red]")
+            table.add_row(name, Text(f"fails: {type(error).__name__}: {str(error).splitlines()[0]}", style="red"))
     return table, healthy
 
 

@@ -1,10 +1,16 @@
-"""Outputs that appear whole or not at all."""
+"""Outputs that appear whole or not at all, and inputs of ours that may have been damaged since."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import polars as pl
+
+from tfcorr.settings import InputError
+
+Content = TypeVar("Content")
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -22,3 +28,11 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def read_intact(path: Path, read: Callable[[Path], Content]) -> Content:
+    """Reads a file that tfcorr wrote. Raises: InputError if it is not there or damaged."""
+    try:
+        return read(path)
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise InputError(f"{path}: is not there, or is damaged: {(str(error) or type(error).__name__).splitlines()[0]}") from None

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import time
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tfcorr
-from tfcorr.config import RunSettings, load_settings, save_settings
+from tfcorr.config import RunSettings, check_cut_offs, load_settings, save_settings
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampling import proposal_from
@@ -29,11 +30,11 @@ from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import ExactIndex, IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
-from tfcorr.files import write_whole
+from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
-from tfcorr.training import Stage, fit, restore_best
+from tfcorr.training import Stage, fit, restore_best, resume_hint
 
 LAST_STAGE = {"corr": "joint", "two-stage": "ranker"}
 MONITORED_K = 20
@@ -91,14 +92,11 @@ def open_run(folder: Path) -> Run:
         raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
     settings = load_settings(folder / "settings.yaml")
     if not (folder / "catalogue.parquet").is_file():
-        raise InputError(f"{folder}: the run has not started; go on with: tfcorr train {folder / 'settings.yaml'} --resume")
-    table = pl.read_parquet(folder / "catalogue.parquet")
+        raise InputError(f"{folder}: the run has not started; {resume_hint(folder)}")
+    table = read_intact(folder / "catalogue.parquet", pl.read_parquet)
     catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list())
     run = Run(folder, settings, catalogue, *_build_towers(settings, len(catalogue)))
-    try:
-        restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
-    except FileNotFoundError as error:
-        raise InputError(f"{error}; go on with: tfcorr train {folder / 'settings.yaml'} --resume") from None
+    restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
     return run
 
 
@@ -118,17 +116,23 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
             raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
     elif is_run and not overwrite:
         raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
-    elif not is_run and any(not path.name.startswith(".") for path in folder.glob("*")):
-        raise InputError(f"{folder}: holds something that is no run; choose another --name, or remove it by hand")
+    elif not is_run and folder.exists():
+        raise InputError(f"{folder}: is no run (it has no settings.yaml); choose another --name, or remove it by hand")
 
 
 def _claim(folder: Path, settings: RunSettings, resume: bool) -> None:
-    """Makes the folder this run's own; what was there and is not to be resumed goes."""
-    if resume and (folder / "settings.yaml").is_file():
-        return
-    if folder.exists():
-        shutil.rmtree(folder)
-    write_whole(folder / "settings.yaml", lambda path: save_settings(settings, path))
+    """Makes the folder this run's own: it appears with its settings in one step, and what it replaces goes in one."""
+    if folder.exists() and not resume:
+        replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+        folder.rename(replaced)
+        shutil.rmtree(replaced)
+    if not folder.exists():
+        write_whole(folder, lambda partial: _begin(partial, settings))
+
+
+def _begin(folder: Path, settings: RunSettings) -> None:
+    folder.mkdir()
+    save_settings(settings, folder / "settings.yaml")
 
 
 def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]:
@@ -170,7 +174,7 @@ def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> 
     """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
     cascade = cascade_of(run)
     assert isinstance(cascade.index, ExactIndex)
-    batches = batches_of(run, dataset, "validation").cache()
+    batches = batches_of(run, dataset, "validation")
     index, ranks = cascade.index, rank_batch(cascade, batches.element_spec, run.settings.evaluation.exclude_seen, stages)
 
     def validate() -> dict[str, float]:
@@ -212,7 +216,7 @@ def _write_provenance(run: Run, dataset: Dataset) -> None:
 
 def check_data(run: Run, dataset: Dataset) -> None:
     """Raises: InputError if the data are not those that the run was trained on."""
-    trained_on = json.loads((run.folder / "provenance.json").read_text())["data_sha256"]
+    trained_on = read_intact(run.folder / "provenance.json", lambda path: json.loads(path.read_text()))["data_sha256"]
     if trained_on != dataset.checksum:
         raise InputError(
             f"{run.folder}: the data have changed since the run began (SHA-256 {dataset.checksum[:12]}…, was {trained_on[:12]}…); "
@@ -236,10 +240,11 @@ def evaluate(
 
     The cut-offs and the number of items retrieved are the run's own settings by default; `ranker_alone` also ranks all items.
 
-    Raises: InputError if the data have changed.
+    Raises: InputError if the data have changed, or a k is beyond what is retrieved.
     """
     settings = run.settings.evaluation
     ks, retrieve = ks or settings.k, retrieve or settings.retrieve
+    check_cut_offs(ks, retrieve)
     dataset = load(run.settings.data)
     check_data(run, dataset)
     stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
@@ -257,7 +262,9 @@ def evaluate(
         "target": [dataset.catalogue.ids[target - 1] for target in targets],
     }
     missed = [pl.when(pl.col(stage) != MISSED).then(pl.col(stage)).alias(stage) for stage in stages]
-    write_whole(run.folder / "ranks.parquet", pl.DataFrame(columns | ranks).with_columns(missed).write_parquet)
+    how = {"retrieve": str(retrieve), "index": index, "exclude_seen": str(settings.exclude_seen)}
+    table = pl.DataFrame(columns | ranks).with_columns(missed)
+    write_whole(run.folder / "ranks.parquet", lambda path: table.write_parquet(path, metadata=how))
     return Evaluation(metrics_by_stage(ranks, ks, retrieve), len(places), len(places) / seconds)
 
 

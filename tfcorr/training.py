@@ -1,5 +1,6 @@
 """One stage of training by Keras' fit: validation, early stopping, checkpoints from which a killed run goes on."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tfcorr.cooperation.model import LoggedModel
+from tfcorr.settings import InputError
 
 Validate = Callable[[], dict[str, float]]
 
@@ -64,6 +66,9 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """Does everything that is done once an epoch."""
         trained = time.monotonic() - self.started
         values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
+        wrong = [name for name, each in values.items() if not math.isfinite(each)]
+        if wrong:
+            raise InputError(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} is no number any more; lower the learning rates")
         value = values[self.stage.monitor]
         better = value > float(self.best)
         if better:
@@ -78,7 +83,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
                 tf.summary.scalar(name, each)
         self.summaries.flush()
         self.state.save(checkpoint_number=epoch + 1)
-        self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False)
+        self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False, soft_wrap=True)
         self.model.stop_training = self.stopped_early
 
 
@@ -129,8 +134,11 @@ def fit(
     if done:
         console.print(f"{stage.name}: going on after epoch {done}")
     if done < epochs and not bookkeeper.stopped_early:
-        callbacks = [ProgressBar(steps, console), bookkeeper]
-        stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, verbose=0)
+        bar = ProgressBar(steps, console)
+        try:
+            stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
+        finally:
+            bar.progress.stop()
     restore_best(folder, stage.name, stage.towers)
 
 
@@ -140,11 +148,19 @@ def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> 
 
 
 def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> None:
-    """Sets the towers to a stage's best weights. Raises: FileNotFoundError before the stage's first epoch is done."""
+    """Sets the towers to a stage's best weights. Raises: InputError before its first epoch is done, or if they are damaged."""
     manager = best_towers(folder, stage, towers)
     if manager.latest_checkpoint is None:
-        raise FileNotFoundError(f"{folder}: stage {stage!r} has finished no epoch")
-    manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        raise InputError(f"{folder}: stage {stage!r} has finished no epoch; {resume_hint(folder)}")
+    try:
+        manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+        raise InputError(f"{manager.latest_checkpoint}: is damaged, or of another run: {str(error).splitlines()[0]}") from None
+
+
+def resume_hint(folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"go on with: tfcorr train {folder / 'settings.yaml'} --root {folder.parent} --resume"
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:

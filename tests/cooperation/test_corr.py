@@ -51,27 +51,32 @@ def test_distillation_moves_the_retriever_and_never_the_ranker(scope):
     assert any(not np.allclose(one, other) for one, other in zip(values(with_kl.retriever), values(without.retriever), strict=True))
 
 
-def test_logged_losses_are_the_oracles_on_the_samples_drawn(monkeypatch):
-    """Every logged number of a step, from the scores before it and the samples that it drew, by the oracles."""
-    model, (context, target) = cooperation(), batch(rows=6)
+@pytest.mark.parametrize("scope", ["example", "batch"])
+def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope):
+    """From the towers' scores before the step, the pool and the samples that it drew; log_q is found anew from these."""
+    model, (context, target) = cooperation(scope=scope), batch(rows=6)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
     m = model.retriever.score(context, ids).numpy().astype(float)
     r = model.ranker.score(context, ids).numpy().astype(float)
-    drawn = {}
-    resampled = model._resample
-    monkeypatch.setattr(model, "_resample", lambda *args: drawn.setdefault("samples", resampled(*args)))
+    drawn, draw, resampled = {}, model.proposal.draw, model._resample
+    monkeypatch.setattr(model.proposal, "draw", lambda *args: drawn.setdefault("pool", draw(*args)))
+    monkeypatch.setattr(model, "_resample", lambda *args: drawn.setdefault("resampled", resampled(*args)))
     logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
-    samples, log_q, target_log_q = (
-        x.numpy() for x in (drawn["samples"].samples, drawn["samples"].sample_log_q, drawn["samples"].target_log_q)
-    )
-    expected = {"loss_retriever": [], "loss_ranker": [], "kl": [], "pool_log_loss_ranker": [], "target_share": []}
+    pools = np.broadcast_to(drawn["pool"].numpy(), (6, 8))
+    expected = {name: [] for name in LOGGED}
     for row, k in enumerate(target.numpy() - 1):
-        s = samples[row] - 1
+        places = np.array([k, *(pools[row] - 1)])
+        q = oracles.softmax(m[row][places])  # uniform Y and T = 1
+        s = drawn["resampled"].samples[row].numpy() - 1
+        log_q = np.log([q[np.flatnonzero(places == item)[0]] for item in s])
         for name, scores in (("loss_retriever", m[row]), ("loss_ranker", r[row])):
-            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], target_log_q[row], log_q[row]))
-        expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], log_q[row]))
-        expected["pool_log_loss_ranker"].append(-np.log(oracles.softmax(r[row][[k, *s]])[0]))
+            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], np.log(q[0]), log_q))
+        expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], log_q))
+        expected["pool_log_loss_retriever"].append(-np.log(q[0]))
+        expected["pool_log_loss_ranker"].append(np.log(np.mean(np.exp(r[row][s]) / np.exp(log_q))) - r[row][k])
+        expected["effective_sample_size"].append(1 / np.sum(q**2))
         expected["target_share"].append(np.mean(s == k))
+    assert logs["loss_retriever"] == pytest.approx(np.log(6), rel=1e-5)
     for name, each in expected.items():
         assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name
 

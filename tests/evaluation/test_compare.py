@@ -7,13 +7,14 @@ from tfcorr.evaluation.compare import compare
 from tfcorr.settings import InputError
 
 
-def ranked(folder, seed, users=200, best=1):
+def ranked(folder, seed, users=200, best=1, retrieve=500):
     folder.mkdir()
     rng = np.random.default_rng(seed)
     ranks = rng.integers(best, 60, size=users)
     missed = [None if rank > 50 else int(rank) for rank in ranks]
     table = pl.DataFrame({"user": [f"u{u}" for u in range(users)], "target": ["i"] * users, "retriever": missed, "cascade": missed})
-    table.sample(fraction=1, shuffle=True, seed=seed).write_parquet(folder / "ranks.parquet")
+    how = {"retrieve": str(retrieve), "index": "exact", "exclude_seen": "True"}
+    table.sample(fraction=1, shuffle=True, seed=seed).write_parquet(folder / "ranks.parquet", metadata=how)
     return folder, np.where(ranks <= 20, 1 / np.log2(1.0 + ranks), 0)
 
 
@@ -37,6 +38,12 @@ def test_a_group_of_seeds_counts_as_its_mean(tmp_path):
 def test_equal_runs_do_not_differ(tmp_path):
     folder, _ = ranked(tmp_path / "a", 1)
     assert all((each.difference, each.p_value) == (0, 1) for each in compare([folder], [folder], k=10))
+
+
+def test_runs_measured_in_other_ways_are_refused(tmp_path):
+    first, second = ranked(tmp_path / "a", 1)[0], ranked(tmp_path / "b", 1, retrieve=50)[0]
+    with pytest.raises(InputError, match=r"was measured with retrieve 50, index exact, exclude_seen True, .* with retrieve 500"):
+        compare([first], [second], k=10)
 
 
 def test_runs_of_other_users_are_refused(tmp_path):

@@ -23,6 +23,11 @@ def test_rank_passes_over_places_without_a_candidate():
     assert ranks_of(tf.constant([-np.inf]), tf.constant([[-np.inf, 1.0, -np.inf]])).numpy().tolist() == [2]
 
 
+def test_a_score_that_is_no_number_is_the_last():
+    assert ranks_of(tf.constant([np.nan]), tf.constant([[1.0, -np.inf, -3.0]])).numpy().tolist() == [3]
+    assert ranks_of(tf.constant([0.0]), tf.constant([[np.nan, -1.0]])).numpy().tolist() == [2]
+
+
 def test_metrics_by_hand():
     ranks = np.array([1, 2, 5, 6, MISSED], np.int32)
     assert ndcg(ranks, 5).tolist() == [1.0, 1 / math.log2(3), 1 / math.log2(6), 0.0, 0.0]

@@ -54,7 +54,7 @@ import tfcorr
 from pathlib import Path
 from tfcorr.serving.recommend import Recommender
 histories = json.loads(sys.stdin.read())
-found = Recommender(Path(sys.argv[1]), sys.argv[2]).recommend(histories, 15)
+found = Recommender(Path(sys.argv[1]), sys.argv[2]).recommend(histories, 25)
 assert ("scann" in sys.modules) == (sys.argv[2] == "scann")
 print(json.dumps(found.group_by("row", maintain_order=True).agg("item", "ranker_score")["item"].to_list()))
 """
@@ -138,7 +138,7 @@ def test_k_is_chosen_at_call_time_and_by_row(trained, index):
     for name in ("ranker_score", "retriever_score"):
         np.testing.assert_array_equal(answer[name].numpy() == LOWEST, answer["item"].numpy() == b"")
     everything = signature(history=history, k=tf.constant([99, 99, 99]), exclude=tf.zeros([3, 0], tf.string))
-    assert everything["item"].shape == (3, 15)
+    assert everything["item"].shape == (3, 25)
     scores = everything["ranker_score"].numpy()
     assert (np.diff(scores, axis=1) <= 0).all()
 

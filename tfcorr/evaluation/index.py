@@ -80,7 +80,7 @@ class ScannIndex(tf.Module):
         """As the protocol says; ScaNN marks a place that it could not fill by NaN."""
         searcher = self._searcher(self.state.recreate_handle())
         places, scores = searcher.search_batched(queries, count, REORDERED * count)
-        scores = tf.ensure_shape(scores, [None, None])
+        places, scores = tf.ensure_shape(places, [None, None]), tf.ensure_shape(scores, [None, None])
         filled = ~tf.math.is_nan(scores)
         return tf.where(filled, places + 1, 0), tf.where(filled, scores, -np.inf)
 

@@ -3,17 +3,17 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import tensorflow as tf
 
 from tfcorr.evaluation.index import IndexKind
-from tfcorr.files import write_whole
+from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import latest_version
 from tfcorr.settings import InputError
 
 ROWS = 256  # histories answered at once
+ANSWER = {"row": pl.Int32, "rank": pl.Int32, "item": pl.String, "ranker_score": pl.Float32, "retriever_score": pl.Float32}
 
 
 class Recommender:
@@ -35,6 +35,8 @@ class Recommender:
 
         Returns: row (place of the history), rank (1 the best), item, ranker_score, retriever_score.
         """
+        if not histories:
+            return pl.DataFrame(schema=ANSWER)
         exclude = exclude or [[]] * len(histories)
         parts = [
             self._some(first, histories[first : first + ROWS], k, exclude[first : first + ROWS]) for first in range(0, len(histories), ROWS)
@@ -43,16 +45,13 @@ class Recommender:
 
     def _some(self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]]) -> pl.DataFrame:
         rows = len(histories)
-        answer = self._serve(history=_padded(histories), k=tf.fill([rows], k), exclude=_padded(exclude))
+        answer = self._serve(history=_padded(histories), k=tf.fill([rows], tf.constant(k, tf.int32)), exclude=_padded(exclude))
         width = answer["item"].shape[1]
         places = tf.meshgrid(tf.range(first, first + rows), tf.range(1, width + 1), indexing="ij")
-        flat: dict[str, Any] = {
-            "row": places[0],
-            "rank": places[1],
-            **{name: answer[name] for name in ("item", "ranker_score", "retriever_score")},
-        }
-        columns = {name: tf.reshape(values, [-1]).numpy() for name, values in flat.items()}
-        return pl.DataFrame(columns).with_columns(pl.col("item").cast(pl.String)).filter(pl.col("item") != "")
+        flat = {"row": places[0], "rank": places[1], **answer}
+        columns = {name: tf.reshape(flat[name], [-1]).numpy() for name in ANSWER}
+        columns["item"] = [item.decode() for item in columns["item"]]
+        return pl.DataFrame(columns, schema=ANSWER).filter(pl.col("item") != "")
 
 
 def recommend_file(recommender: Recommender, source: Path, output: Path, k: int) -> int:
@@ -62,6 +61,8 @@ def recommend_file(recommender: Recommender, source: Path, output: Path, k: int)
     Returns: the number of recommendations. Raises: InputError.
     """
     users = read_users(source)
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give the name of the Parquet file to write")
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
     found = recommender.recommend(users["history"].to_list(), k, exclude)
     found = found.with_columns(users["user"].gather(found["row"])).select("user", "rank", "item", "ranker_score", "retriever_score")
@@ -70,8 +71,8 @@ def recommend_file(recommender: Recommender, source: Path, output: Path, k: int)
 
 
 def titles(run: Path) -> dict[str, str]:
-    """The titles of a run's items by id."""
-    catalogue = pl.read_parquet(run / "catalogue.parquet")
+    """The titles of a run's items by id. Raises: InputError if the run's catalogue is not there."""
+    catalogue = read_intact(run / "catalogue.parquet", pl.read_parquet)
     return dict(zip(catalogue["id"], catalogue["title"], strict=True))
 
 
@@ -89,7 +90,8 @@ def read_users(source: Path) -> pl.DataFrame:
             raise InputError(f"{source}: no column {name!r}; the file has: {', '.join(table.columns)}; {expected}")
     lists = [name for name in ("history", "exclude") if name in table.columns]
     for name in lists:
-        if not isinstance(table.schema[name], pl.List):
+        kind = table.schema[name]
+        if not isinstance(kind, pl.List) or not (kind.inner in (pl.String, pl.Null) or kind.inner.is_integer()):
             raise InputError(f"{source}: column {name!r} is {table.schema[name]}; {expected}")
     return table.with_columns(pl.col(name).cast(pl.List(pl.String)).fill_null([]).list.drop_nulls() for name in lists)
 
