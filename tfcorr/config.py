@@ -109,6 +109,14 @@ def save_settings(settings: RunSettings, path: Path) -> None:
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as {"training.epochs": 3}."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return found
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
     if not equals or not name:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import tensorflow as tf
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tfcorr
-from tfcorr.config import RunSettings, check_cut_offs, load_settings, save_settings
+from tfcorr.config import RunSettings, check_cut_offs, flat, load_settings, save_settings
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampling import proposal_from
@@ -34,7 +33,7 @@ from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
-from tfcorr.training import Stage, fit, restore_best, resume_hint
+from tfcorr.training import Stage, Validate, fit, restore_best, resume_hint
 
 LAST_STAGE = {"corr": "joint", "two-stage": "ranker"}
 MONITORED_K = 20
@@ -110,8 +109,8 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
     """Refuses a folder that this run may not have."""
     is_run = (folder / "settings.yaml").is_file()
     if is_run and resume:
-        before, now = load_settings(folder / "settings.yaml").model_dump(mode="json"), settings.model_dump(mode="json")
-        differing = [name for name in now if now[name] != before[name]]
+        before, now = (flat(each.model_dump(mode="json")) for each in (load_settings(folder / "settings.yaml"), settings))
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if differing:
             raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
     elif is_run and not overwrite:
@@ -170,7 +169,7 @@ def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model) -> LazyAdam:
     return optimiser
 
 
-def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> Any:
+def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> Validate:
     """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
     cascade = cascade_of(run)
     assert isinstance(cascade.index, ExactIndex)

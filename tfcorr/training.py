@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     def restore(self) -> int:
         """Goes back to the last state saved, if there is one; returns the number of epochs done."""
         if self.state.latest_checkpoint:
-            self.state.checkpoint.restore(self.state.latest_checkpoint).assert_consumed()
+            _restore(self.state)
         return int(self.epochs_done)
 
     @property
@@ -113,8 +113,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves the bar on."""
-        losses = "  ".join(f"{name} {float(value):.3f}" for name, value in (logs or {}).items() if "loss" in name)
-        self.progress.update(self.task, completed=batch + 1, losses=losses)
+        self.progress.update(self.task, completed=batch + 1, losses=_losses(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes the bar away."""
@@ -152,6 +151,10 @@ def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) ->
     manager = best_towers(folder, stage, towers)
     if manager.latest_checkpoint is None:
         raise InputError(f"{folder}: stage {stage!r} has finished no epoch; {resume_hint(folder)}")
+    _restore(manager)
+
+
+def _restore(manager: tf.train.CheckpointManager) -> None:
     try:
         manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
@@ -175,9 +178,13 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def _losses(values: Mapping[str, Any]) -> str:
+    """The log-losses over the pool: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs."""
+    shown = {name.removeprefix("pool_log_loss"): value for name, value in values.items() if name.startswith("pool_log_loss")}
+    return "pool log-loss " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
+
+
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
-    """The losses shown are over the pool: the retriever's own loss is log(L + 1) at all times, only its gradient informs."""
-    losses = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in row.items() if name.startswith("pool_log_loss"))
     stage, _, metric = monitor.partition("_")
     best = " (best)" if better else ""
-    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {losses}; {stage}'s {metric} {row[monitor]:.4f}{best}"
+    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {_losses(row)}; {stage}'s {metric} {row[monitor]:.4f}{best}"

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
-_FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?[\d.]+)|(event)\s*(==|!=)\s*(.+?))\s*$")
+_FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)|(event)\s*(==|!=)\s*(.+?))\s*$")
 
 
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
