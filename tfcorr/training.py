@@ -130,9 +130,10 @@ def fit(
     """
     bookkeeper = Bookkeeper(stage, folder, patience, console)
     done = bookkeeper.restore()
+    finished = done == epochs or bookkeeper.stopped_early
     if done:
-        console.print(f"{stage.name}: going on after epoch {done}")
-    if done < epochs and not bookkeeper.stopped_early:
+        console.print(f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}"))
+    if not finished:
         bar = ProgressBar(steps, console)
         try:
             stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
