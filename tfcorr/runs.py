@@ -148,7 +148,8 @@ def _stages(run: Run, dataset: Dataset) -> Iterator[Stage]:
     """The stages of the run's method, each to be trained before the next is made."""
     settings, counts = run.settings, dataset.catalogue.counts
     training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
-    retriever_adam, ranker_adam = _optimiser(training.retriever, run.retriever), _optimiser(training.ranker, run.ranker)
+    steps = steps_per_epoch(dataset.histories, training.batch_size)
+    retriever_adam, ranker_adam = _optimiser(training.retriever, run.retriever, steps), _optimiser(training.ranker, run.ranker, steps)
     if training.method == "corr":
         model = CoRR(run.retriever, run.ranker, proposal, sampler, training.kl_weight, settings.seed)
         model.compile(optimizer={"retriever": retriever_adam, "ranker": ranker_adam})
@@ -163,8 +164,9 @@ def _stages(run: Run, dataset: Dataset) -> Iterator[Stage]:
     yield Stage("ranker", model, run.towers, _validation(run, dataset, ("retriever", "cascade")), f"cascade_ndcg@{MONITORED_K}")
 
 
-def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model) -> LazyAdam:
-    optimiser = LazyAdam(settings.learning_rate, settings.weight_decay)
+def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model, steps: int) -> LazyAdam:
+    rate = tf.keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, settings.decay)
+    optimiser = LazyAdam(rate, settings.weight_decay)
     optimiser.build(tower.trainable_variables)
     return optimiser
 

@@ -10,6 +10,7 @@ class OptimiserSettings(Settings):
     """One tower's optimiser."""
 
     learning_rate: float = Field(1e-3, gt=0)
+    decay: float = Field(1.0, gt=0, le=1, description="the learning rate is multiplied by this over each epoch")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; of embeddings, only the rows that the batch used decay")
 
 
@@ -20,7 +21,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
     rows that are not named keep their moments as they are. A step's cost is so independent of the table's length.
     """
 
-    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, learning_rate: float | tf.keras.optimizers.schedules.LearningRateSchedule, weight_decay: float = 0.0) -> None:
         super().__init__(learning_rate, jit_compile=False, name="LazyAdam")
         self.decay = weight_decay
 
