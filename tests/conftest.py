@@ -19,7 +19,7 @@ history_length: 6
 retriever: {dim: 8}
 ranker: {dim: 8, attention: [8, 4], mlp: [8], recency: true}
 sampler: {pool: 20, samples: 5}
-training: {epochs: 3, batch_size: 64, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01}}
+training: {epochs: 3, batch_size: 64, averaging: 0.3, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01, decay: 0.9}}
 evaluation: {retrieve: 25, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
 """
 

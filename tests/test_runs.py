@@ -19,6 +19,7 @@ from tfcorr import runs
 from tfcorr.config import load_settings
 from tfcorr.evaluation.metrics import summarise
 from tfcorr.settings import InputError
+from tfcorr.training import Bookkeeper
 
 quiet = Console(quiet=True)
 
@@ -106,6 +107,32 @@ def test_a_run_keeps_what_it_takes_to_understand_it(trained):
         for value in event.summary.value
     }
     assert logged | measured <= tags
+
+
+@pytest.mark.parametrize(("share", "method"), [(0.0, "corr"), (0.6, "corr"), (0.6, "two-stage")])
+def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, method):
+    """Of the towers that a stage trains, and with the share 0 their last weights."""
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2"])
+    found = []
+    average = Bookkeeper._average
+
+    def watched(self, epoch):
+        average(self, epoch)
+        names = self.stage.trained
+        found.append(
+            [[v.numpy() for name in names for v in towers[name].trainable_variables] for towers in (self.stage.trained, self.stage.kept)]
+        )
+
+    monkeypatch.setattr(Bookkeeper, "_average", watched)
+    runs.train(settings, tmp_path / "saved_models", quiet)
+    assert len(found) == {"corr": 2, "two-stage": 4}[method]
+    for (first, kept), (second, averaged) in zip(found[::2], found[1::2], strict=True):
+        for one, other, start, end in zip(first, second, kept, averaged, strict=True):
+            np.testing.assert_array_equal(start, one)
+            np.testing.assert_allclose(end, share * one + (1 - share) * other, rtol=1e-5, atol=1e-7)
+            assert not np.array_equal(one, other)
 
 
 def test_an_opened_run_has_the_best_epochs_weights(trained):

@@ -35,6 +35,9 @@ class TrainingSettings(Settings):
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
     batch_size: int = Field(512, ge=1)
+    averaging: float = Field(
+        0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
+    )
     kl_weight: float = Field(1.0, ge=0, description="weight of the distillation in the retriever's loss; 1 is the paper's")
     retriever: OptimiserSettings = OptimiserSettings()
     ranker: OptimiserSettings = OptimiserSettings()

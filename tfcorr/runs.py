@@ -18,6 +18,7 @@ from rich.table import Table
 import tfcorr
 from tfcorr.config import RunSettings, check_cut_offs, flat, load_settings, save_settings
 from tfcorr.cooperation.corr import CoRR
+from tfcorr.cooperation.model import LoggedModel
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampling import proposal_from
 from tfcorr.cooperation.two_stage import TwoStage
@@ -69,16 +70,16 @@ def train(
     console.print(_account_table(dataset))
     _claim(folder, settings, resume)
     tf.keras.utils.set_random_seed(settings.seed)
+    trained = _build_towers(settings, len(dataset.catalogue))
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
     _write_provenance(run, dataset)
     length, size = settings.history_length, settings.training.batch_size
-    for stage in _stages(run, dataset):
+    for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset):
         fit(
             stage,
             batches=lambda epoch: training_batches(dataset.histories, length, size, settings.seed, epoch),
             steps=steps_per_epoch(dataset.histories, size),
-            epochs=settings.training.epochs,
-            patience=settings.training.patience,
+            settings=settings.training,
             folder=folder,
             console=console,
         )
@@ -144,24 +145,25 @@ def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]
     return retriever, ranker
 
 
-def _stages(run: Run, dataset: Dataset) -> Iterator[Stage]:
-    """The stages of the run's method, each to be trained before the next is made."""
+def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset) -> Iterator[Stage]:
+    """The stages of the run's method, each to be trained before the next is made; the run's own towers keep the best."""
     settings, counts = run.settings, dataset.catalogue.counts
     training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
     steps = steps_per_epoch(dataset.histories, training.batch_size)
-    retriever_adam, ranker_adam = _optimiser(training.retriever, run.retriever, steps), _optimiser(training.ranker, run.ranker, steps)
+    adam = {name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()}
+    both = _validation(run, dataset, ("retriever", "cascade"))
     if training.method == "corr":
-        model = CoRR(run.retriever, run.ranker, proposal, sampler, training.kl_weight, settings.seed)
-        model.compile(optimizer={"retriever": retriever_adam, "ranker": ranker_adam})
-        yield Stage("joint", model, run.towers, _validation(run, dataset, ("retriever", "cascade")), f"cascade_ndcg@{MONITORED_K}")
+        model: LoggedModel = CoRR(trained["retriever"], trained["ranker"], proposal, sampler, training.kl_weight, settings.seed)
+        model.compile(optimizer=adam)
+        yield Stage("joint", model, trained, run.towers, both, f"cascade_ndcg@{MONITORED_K}")
         return
     # The baseline's retriever sees the whole pool as negatives, its ranker as many of them as the cooperation would give it.
-    model = TwoStage(run.retriever, proposal, sampler.pool, settings.seed)
-    model.compile(optimizer=retriever_adam)
-    yield Stage("retriever", model, run.towers, _validation(run, dataset, ("retriever",)), f"retriever_ndcg@{MONITORED_K}")
-    model = TwoStage(run.ranker, proposal, sampler.samples, settings.seed)
-    model.compile(optimizer=ranker_adam)
-    yield Stage("ranker", model, run.towers, _validation(run, dataset, ("retriever", "cascade")), f"cascade_ndcg@{MONITORED_K}")
+    alone = {"retriever": (sampler.pool, _validation(run, dataset, ("retriever",))), "ranker": (sampler.samples, both)}
+    for name, (negatives, validate) in alone.items():
+        model = TwoStage(trained[name], proposal, negatives, settings.seed)
+        model.compile(optimizer=adam[name])
+        monitor = f"{'retriever' if name == 'retriever' else 'cascade'}_ndcg@{MONITORED_K}"
+        yield Stage(name, model, {name: trained[name]}, run.towers, validate, monitor)
 
 
 def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model, steps: int) -> LazyAdam:

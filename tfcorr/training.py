@@ -12,6 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tfcorr.config import TrainingSettings
 from tfcorr.cooperation.model import LoggedModel
 from tfcorr.settings import InputError
 
@@ -20,11 +21,16 @@ Validate = Callable[[], dict[str, float]]
 
 @dataclass(frozen=True)
 class Stage:
-    """A model to train, the towers that its best epoch keeps, and the validation metric that tells which is best."""
+    """A model to train, and what is kept of it.
+
+    `trained` are the towers by name whose variables the model trains, `kept` a second set of towers, which holds the average
+    over epochs of the trained ones: it is what `validate` measures, and what is saved when the metric `monitor` is at its best.
+    """
 
     name: str
     model: LoggedModel
-    towers: dict[str, tf.keras.Model]
+    trained: dict[str, tf.keras.Model]
+    kept: dict[str, tf.keras.Model]
     validate: Validate
     monitor: str
 
@@ -35,15 +41,16 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     The state is saved last. A run killed before that goes on from the epoch before, and does this epoch again.
     """
 
-    def __init__(self, stage: Stage, folder: Path, patience: int, console: Console) -> None:
+    def __init__(self, stage: Stage, folder: Path, settings: TrainingSettings, console: Console) -> None:
         super().__init__()
-        self.stage, self.folder, self.patience, self.console = stage, folder, patience, console
-        self.epochs_done, self.best, self.epochs_without_better = tf.Variable(0), tf.Variable(-1.0, dtype=tf.float64), tf.Variable(0)
-        state = tf.train.Checkpoint(
-            model=stage.model, epochs_done=self.epochs_done, best=self.best, epochs_without_better=self.epochs_without_better
-        )
+        self.stage, self.folder, self.console = stage, folder, console
+        self.patience, self.averaging = settings.patience, settings.averaging
+        self.epochs_done, self.epochs_without_better = tf.Variable(0), tf.Variable(0)
+        self.best = tf.Variable(-1.0, dtype=tf.float64)
+        counters = {"epochs_done": self.epochs_done, "epochs_without_better": self.epochs_without_better, "best": self.best}
+        state = tf.train.Checkpoint(model=stage.model, kept=stage.kept, **counters)
         self.state = tf.train.CheckpointManager(state, str(folder / "checkpoints" / stage.name / "last"), max_to_keep=1)
-        self.best_towers = best_towers(folder, stage.name, stage.towers)
+        self.best_towers = best_towers(folder, stage.name, stage.kept)
         self.summaries = tf.summary.create_file_writer(str(folder / "tensorboard" / stage.name))
         self.started = 0.0
 
@@ -65,6 +72,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Does everything that is done once an epoch."""
         trained = time.monotonic() - self.started
+        self._average(epoch)
         values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
         wrong = [name for name, each in values.items() if not math.isfinite(each)]
         if wrong:
@@ -85,6 +93,13 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         self.state.save(checkpoint_number=epoch + 1)
         self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False, soft_wrap=True)
         self.model.stop_training = self.stopped_early
+
+    def _average(self, epoch: int) -> None:
+        """Moves the kept towers towards the trained ones: an exponential average over epochs."""
+        share = self.averaging if epoch else 0.0
+        for name, tower in self.stage.trained.items():
+            for average, variable in zip(self.stage.kept[name].trainable_variables, tower.trainable_variables, strict=True):
+                average.assign(share * average + (1 - share) * variable)
 
 
 class ProgressBar(tf.keras.callbacks.Callback):
@@ -122,13 +137,13 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
 
 def fit(
-    stage: Stage, batches: Callable[[int], tf.data.Dataset], steps: int, epochs: int, patience: int, folder: Path, console: Console
+    stage: Stage, batches: Callable[[int], tf.data.Dataset], steps: int, settings: TrainingSettings, folder: Path, console: Console
 ) -> None:
-    """Trains a stage, from the last state saved in the folder if there is one; leaves its towers at their best weights.
+    """Trains a stage, from the last state saved in the folder if there is one; leaves what it keeps at its best weights.
 
     Args: batches gives the endless stream of training batches from an epoch on; steps is the number of batches an epoch.
     """
-    bookkeeper = Bookkeeper(stage, folder, patience, console)
+    bookkeeper, epochs = Bookkeeper(stage, folder, settings, console), settings.epochs
     done = bookkeeper.restore()
     finished = done == epochs or bookkeeper.stopped_early
     if done:
@@ -139,7 +154,7 @@ def fit(
             stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
         finally:
             bar.progress.stop()
-    restore_best(folder, stage.name, stage.towers)
+    restore_best(folder, stage.name, stage.kept)
 
 
 def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> tf.train.CheckpointManager:

@@ -17,6 +17,17 @@ def test_dense_variables_follow_adam_with_decoupled_decay(decay):
     np.testing.assert_allclose(variable, oracles.adam(start, gradients, 0.01, decay), rtol=1e-4)
 
 
+def test_a_rate_that_decays_is_followed():
+    """Multiplied by 0.5 over each four steps, the first step of Adam moves every value by its rate."""
+    rate = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)
+    optimiser, variable, moved = LazyAdam(rate), tf.Variable(0.0), []
+    for _ in range(5):
+        before = float(variable)
+        optimiser.apply_gradients([(tf.constant(1.0), variable)])
+        moved.append(before - float(variable))
+    np.testing.assert_allclose(moved, 0.1 * 0.5 ** (np.arange(5) / 4), rtol=1e-3)
+
+
 def test_a_table_changes_only_in_the_rows_used_and_each_row_once():
     """Rows named twice add up their gradients; rows not named keep value and moments, decay included."""
     rng = np.random.default_rng(1)
