@@ -94,9 +94,8 @@ def compare(
     if as_json:
         print(json.dumps({"differences": [asdict(each) for each in differences]}))
         return
-    table = Table(
-        "stage", "metric", "first", "second", "difference", "95% interval", "p", title=f"{first} less {second}", title_justify="left"
-    )
+    console.print(f"first: {first}, second: {second}, difference: first less second", soft_wrap=True)
+    table = Table("stage", "metric", "first", "second", "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0))  # 80 columns
     for each in differences:
         values = (
             f"{each.first:.4f}",
