@@ -51,7 +51,7 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
 
 @pytest.mark.parametrize(("method", "how"), [("corr", signal.SIGKILL), ("two-stage", signal.SIGINT)])
 def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, how):
-    """Killed in its second epoch of six, and again in its fourth: same weights, history and ranks as if left alone."""
+    """Killed in its second epoch of nine, and again in its fourth: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
     options = [
         "--set",
