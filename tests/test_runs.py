@@ -53,16 +53,7 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
 def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, how):
     """Killed in its second epoch of nine, and again in its fourth: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    options = [
-        "--set",
-        f"training.method={method}",
-        "--set",
-        "training.epochs=8",
-        "--set",
-        "training.patience=8",
-        "--set",
-        "training.batch_size=4",
-    ]
+    options = ["--set", f"training={{method: {method}, epochs: 9, patience: 9, batch_size: 8}}"]
     left_alone = tfcorr("train", pipeline, "--name", "left-alone", *options, cwd=tmp_path)
     assert left_alone.wait() == 0, left_alone.stdout.read()
     history = tmp_path / "saved_models" / "killed" / "history.csv"
