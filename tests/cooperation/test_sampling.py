@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
 from tests import oracles
-from tfcorr.cooperation.sampling import Proposal, SamplerSettings, proposal_from, resample
+from tfcorr.cooperation.sampling import Proposal, SamplerSettings, alias_table, proposal_from, resample
 
 ITEMS = 6
 FALSE_ALARM = 1e-4  # of each chi-square test here; its seed is fixed
@@ -91,6 +93,16 @@ def test_proposal_draws_by_count_to_the_power_of_alpha(settings, power):
     assert drawn[0] == 0
     assert stats.chisquare(drawn[1:], expected * 50_000).pvalue > FALSE_ALARM
     np.testing.assert_allclose(tf.exp(proposal.log_prob(tf.range(1, 7))), expected, rtol=1e-5)
+
+
+@given(st.lists(st.one_of(st.integers(0, 5).map(float), st.floats(1e-3, 1e6)), min_size=1, max_size=40).filter(any))
+def test_an_alias_table_has_the_distribution_of_its_weights(weights):
+    """Each column's own share, and what those that name it give away, add up to its weight."""
+    weights = np.array(weights) / np.mean(weights)
+    kept, aliases = alias_table(weights)
+    assert kept.min() > -1e-9
+    assert kept.max() < 1 + 1e-9
+    np.testing.assert_allclose(kept + np.bincount(aliases, 1 - kept, len(weights)), weights, atol=1e-9)
 
 
 def test_a_proposal_over_a_million_items_can_draw_the_first_and_the_last():

@@ -65,7 +65,8 @@ def test_an_epoch_visits_every_training_target_once_with_the_items_before_it():
     steps = steps_per_epoch(histories, size)
     seen = []
     for context, target in training_batches(histories, length, size, seed=1).take(2 * steps):
-        seen += [(tuple(history), item) for history, item in zip(context["history"].numpy().tolist(), target.numpy().tolist(), strict=True)]
+        rows = zip(context["history"].numpy().tolist(), target.numpy().tolist(), strict=True)
+        seen += [(tuple(([0] * length + history)[-length:]), item) for history, item in rows]
     expected = []
     for start, end in zip(histories.offsets, histories.offsets[1:], strict=False):
         history = histories.items[start:end].tolist()
@@ -73,6 +74,17 @@ def test_an_epoch_visits_every_training_target_once_with_the_items_before_it():
     half = len(seen) // 2
     assert sorted(seen[:half]) == sorted(seen[half:]) == sorted(expected)
     assert seen[:half] != seen[half:] != expected
+
+
+def test_a_batch_is_as_wide_as_its_longest_history_and_batches_have_like_lengths():
+    rows = [(f"u{u}", f"i{t % 7}", t) for u, length in enumerate([5, 9, 40, 30, 6, 25] * 5) for t in range(length)]
+    histories = prepare(interactions(rows), 1).histories
+    steps = steps_per_epoch(histories, 16)
+    filled = [context["history"].numpy() > 0 for context, _ in training_batches(histories, 20, 16, seed=1).take(steps)]
+    assert all(each[:, 0].any() for each in filled)
+    assert max(each.shape[1] for each in filled) == 20
+    assert np.mean(np.concatenate([each.ravel() for each in filled])) > 0.95
+    assert [each.shape[1] for each in filled] != sorted(each.shape[1] for each in filled)
 
 
 def test_batches_from_an_epoch_on_are_those_of_the_whole_stream():
@@ -118,5 +130,5 @@ def test_a_million_interactions_are_read_and_prepared_as_one_number_each(tmp_pat
     histories = load(DataSettings(path=tmp_path / name)).histories
     assert histories.items.nbytes == 4 * size
     context, target = next(iter(training_batches(histories, 50, 512, seed=0)))
-    assert context["history"].shape == (512, 50)
+    assert context["history"].shape[0] == 512
     assert target.shape == (512,)

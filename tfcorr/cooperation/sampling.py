@@ -30,16 +30,41 @@ class Proposal:
         with np.errstate(divide="ignore"):
             logs = np.log(np.concatenate([[0.0], shares]))
         self.log_probabilities = tf.constant(logs, tf.float32)
-        self._upto = tf.constant(np.cumsum(shares)[:-1])  # float64: a million small shares add up
+        kept, aliases = alias_table(shares * len(shares))
+        self._kept, self._aliases = tf.constant(kept, tf.float32), tf.constant(aliases, tf.int32)
 
     def draw(self, shape: tf.Tensor | list[int], generator: tf.random.Generator) -> tf.Tensor:
-        """Item numbers of the shape, int32, drawn independently with replacement."""
-        points = generator.uniform([tf.reduce_prod(shape)], dtype=tf.float64)
-        return tf.reshape(tf.searchsorted(self._upto, points, side="right") + 1, shape)
+        """Item numbers of the shape, int32, drawn independently with replacement, each at the same cost however many items."""
+        points = generator.uniform(shape, maxval=len(self._kept), dtype=tf.float64)
+        columns = tf.cast(points, tf.int32)
+        kept = tf.cast(points - tf.floor(points), tf.float32) < tf.gather(self._kept, columns)
+        return 1 + tf.where(kept, columns, tf.gather(self._aliases, columns))
 
     def log_prob(self, ids: tf.Tensor) -> tf.Tensor:
         """log Y of item numbers [...], float32."""
         return tf.gather(self.log_probabilities, ids)
+
+
+def alias_table(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Walker's alias table of weights [N] whose mean is 1: the share of itself that each column keeps, and what has the rest.
+
+    A column drawn uniformly, and then its alias unless it keeps itself, has the distribution of the weights. Heavy columns
+    give what they have above 1, in turn, to what light ones lack; the one that runs out has its own lack filled by the next.
+    Source: Hübschle-Schneider and Sanders, "Parallel Weighted Random Sampling" (ESA'19), by prefix sums instead of a sweep.
+    """
+    kept, aliases = weights.copy(), np.arange(len(weights))
+    is_heavy = weights >= min(1.0, weights.max())  # equal weights may all be a little below 1 by rounding
+    light, heavy = np.flatnonzero(~is_heavy), np.flatnonzero(is_heavy)
+    lacking = np.concatenate([[0.0], np.cumsum(1 - weights[light])])  # before each light column, and in all
+    giving = np.cumsum(weights[heavy] - 1)  # up to and with each heavy one
+    giver = np.searchsorted(giving, lacking[:-1], side="right")  # the first heavy column that has some left
+    aliases[light] = heavy[np.minimum(giver, len(heavy) - 1)]
+    spent = np.searchsorted(lacking, giving[:-1])  # the prefix at which a heavy column has run out, if there is one
+    out = np.flatnonzero(spent < len(lacking))
+    kept[heavy] = 1
+    kept[heavy[out]] += giving[out] - lacking[spent[out]]
+    aliases[heavy[out]] = heavy[out + 1]
+    return kept, aliases
 
 
 def proposal_from(settings: SamplerSettings, counts: npt.NDArray[np.int64]) -> Proposal:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfcorr.data.histories import Histories, Split
 
+SORTED = 64  # training batches whose examples are sorted by length together
 Context = dict[str, tf.Tensor]
 
 
@@ -27,22 +28,38 @@ def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int 
 def training_batches(histories: Histories, length: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
     """An endless stream of (context, target) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
 
-    Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone.
+    Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone. Of each
+    `SORTED` batches the examples are sorted by the length of their history and the batches shuffled again, and a batch is as
+    wide as its longest history, so that little padding is computed.
     """
     places = histories.targets("train")
+    starts = histories.starts(places)
+    lengths = tf.constant(np.minimum(places - starts, length).astype(np.int32))
     count, steps = len(places), steps_per_epoch(histories, batch_size)
-    items, all_starts, all_places = tf.constant(histories.items), tf.constant(histories.starts(places)), tf.constant(places)
+    items, all_starts, all_places = tf.constant(histories.items), tf.constant(starts), tf.constant(places)
 
-    def batch(epoch: tf.Tensor, step: tf.Tensor) -> tuple[Context, tf.Tensor]:
-        numbers = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, count))
+    def sorted_batches(epoch: tf.Tensor, first_step: tf.Tensor) -> tf.data.Dataset:
+        """The numbers of the examples of up to SORTED batches."""
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.index_shuffle(numbers, key, tf.constant(count - 1, tf.int64))
-        place = tf.gather(all_places, order)
-        return {"history": windows(items, tf.gather(all_starts, order), place, length)}, tf.gather(items, place)
+        numbers = tf.range(first_step * batch_size, tf.minimum((first_step + SORTED) * batch_size, count))
+        shuffled = tf.random.experimental.index_shuffle(numbers, key, tf.constant(count - 1, tf.int64))
+        ordered = tf.gather(shuffled, tf.argsort(tf.gather(lengths, shuffled), stable=True))
+        here = tf.minimum(tf.constant(SORTED, tf.int64), steps - first_step)
+
+        def one(step: tf.Tensor) -> tf.Tensor:
+            place = tf.random.experimental.index_shuffle(step, key + first_step, here - 1)
+            return ordered[place * batch_size : (place + 1) * batch_size]
+
+        return tf.data.Dataset.range(here).map(one)
+
+    def batch(numbers: tf.Tensor) -> tuple[Context, tf.Tensor]:
+        place = tf.gather(all_places, numbers)
+        width = tf.reduce_max(tf.gather(lengths, numbers))
+        return {"history": windows(items, tf.gather(all_starts, numbers), place, width)}, tf.gather(items, place)
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-    batches = epochs.flat_map(lambda epoch: tf.data.Dataset.range(steps).map(lambda step: batch(epoch, step)))
-    return batches.prefetch(4)
+    firsts = epochs.flat_map(lambda epoch: tf.data.Dataset.range(0, steps, SORTED).map(lambda step: (epoch, step)))
+    return firsts.flat_map(sorted_batches).map(batch).prefetch(4)
 
 
 def steps_per_epoch(histories: Histories, batch_size: int) -> int:

@@ -6,7 +6,9 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Dropout, Ranker, TowerSettings, item_table, places_from_the_latest
+from tfcorr.towers.layers import Dropout, Ranker, TowerSettings, in_parts, item_table, places_from_the_latest
+
+PARTS = 16  # of a training batch whose attention is computed apart: 16 rows to 64 of them, with their gradients, stay in the cache
 
 
 class DINSettings(TowerSettings):
@@ -53,7 +55,8 @@ class DIN(Ranker):
         values = self.items(history)  # [B, M, D]
         keys = values if self.recency is None else values + self.recency(places_from_the_latest(history))
         queries = self.items(candidates)  # [B, K, D]
-        weights = self._attend(queries, keys) * tf.cast(history > 0, queries.dtype)[:, None, :]  # [B, K, M]
+        weights = in_parts(self._attend, PARTS if training else 1, queries, keys)  # [B, K, M]
+        weights *= tf.cast(history > 0, queries.dtype)[:, None, :]
         interest = tf.matmul(weights, values)  # [B, K, D]
         products = [interest * queries] if self.products else []
         hidden = tf.concat([interest, queries, *products], axis=-1)

@@ -1,5 +1,6 @@
 """What towers share: their base classes, dropout that can be resumed, and the reading of padded histories."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -69,6 +70,15 @@ class Dropout(tf.keras.layers.Layer):
             return inputs
         kept = self.generator.uniform(tf.shape(inputs)) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), 0)
+
+
+def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor) -> tf.Tensor:
+    """function(*tensors) of tensors [B, ...], computed for so many parts of the rows apart; it must treat each row alone."""
+    if parts == 1:
+        return function(*tensors)
+    cuts = tf.range(parts + 1) * tf.shape(tensors[0])[0] // parts
+    pieces = [tf.split(tensor, cuts[1:] - cuts[:-1], num=parts) for tensor in tensors]
+    return tf.concat([function(*piece) for piece in zip(*pieces, strict=True)], axis=0)
 
 
 def item_table(items: int, dim: int, name: str) -> tf.keras.layers.Embedding:
