@@ -49,11 +49,11 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
         assert "interrupted; go on with: tfcorr train" in output
 
 
-@pytest.mark.parametrize(("method", "how"), [("corr", signal.SIGKILL), ("two-stage", signal.SIGINT)])
-def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, how):
+@pytest.mark.parametrize(("method", "examples", "how"), [("corr", "prefix", signal.SIGKILL), ("two-stage", "window", signal.SIGINT)])
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, examples, how):
     """Killed in its second epoch of nine, and again in its fourth: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    options = ["--set", f"training={{method: {method}, epochs: 9, patience: 9, batch_size: 8}}"]
+    options = ["--set", f"training={{method: {method}, examples: {examples}, epochs: 9, patience: 9, batch_size: 8}}"]
     left_alone = tfcorr("train", pipeline, "--name", "left-alone", *options, cwd=tmp_path)
     assert left_alone.wait() == 0, left_alone.stdout.read()
     history = tmp_path / "saved_models" / "killed" / "history.csv"

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_
 
 from tfcorr.cooperation.optimisers import OptimiserSettings
 from tfcorr.cooperation.sampling import SamplerSettings
+from tfcorr.data.batches import Examples
 from tfcorr.data.interactions import DataSettings
 from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.towers import RANKERS, RETRIEVERS, TowerSettings
@@ -34,7 +35,11 @@ class TrainingSettings(Settings):
     method: Literal["corr", "two-stage"] = Field("corr", description="together, or each alone (the baseline)")
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1, description="training targets a step")
+    examples: Examples = Field(
+        "prefix",
+        description="the retriever reads each target's history by itself (the paper), or a window of history once for all its targets",
+    )
     averaging: float = Field(
         0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
     )
@@ -75,6 +80,12 @@ class RunSettings(Settings):
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _windows_need_a_causal_retriever(self) -> Self:
+        if self.training.examples == "window" and not RETRIEVERS[self.retriever.name].causal:
+            raise InputError(f"training.examples: window needs a causal retriever, {self.retriever.name} is none; set it to prefix")
+        return self
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -22,7 +22,7 @@ from tfcorr.cooperation.model import LoggedModel
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampling import proposal_from
 from tfcorr.cooperation.two_stage import TwoStage
-from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.batches import Examples, evaluation_batches, steps_per_epoch, training_batches
 from tfcorr.data.histories import Catalogue, Dataset, Split
 from tfcorr.data.sources import load
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
@@ -73,17 +73,21 @@ def train(
     trained = _build_towers(settings, len(dataset.catalogue))
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
     _write_provenance(run, dataset)
-    length, size = settings.history_length, settings.training.batch_size
+    sizes = _batch_sizes(settings)
     for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset):
         fit(
             stage,
-            batches=lambda epoch: training_batches(dataset.histories, length, size, settings.seed, epoch),
-            steps=steps_per_epoch(dataset.histories, size),
+            batches=lambda epoch: training_batches(dataset.histories, *sizes, settings.seed, epoch),
+            steps=steps_per_epoch(dataset.histories, *sizes),
             settings=settings.training,
             folder=folder,
             console=console,
         )
     return run
+
+
+def _batch_sizes(settings: RunSettings) -> tuple[Examples, int, int]:
+    return settings.training.examples, settings.history_length, settings.training.batch_size
 
 
 def open_run(folder: Path) -> Run:
@@ -149,7 +153,7 @@ def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset) -> I
     """The stages of the run's method, each to be trained before the next is made; the run's own towers keep the best."""
     settings, counts = run.settings, dataset.catalogue.counts
     training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
-    steps = steps_per_epoch(dataset.histories, training.batch_size)
+    steps = steps_per_epoch(dataset.histories, *_batch_sizes(settings))
     adam = {name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()}
     both = _validation(run, dataset, ("retriever", "cascade"))
     if training.method == "corr":

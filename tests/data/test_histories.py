@@ -59,12 +59,13 @@ def test_leave_one_out_takes_the_last_two_and_trains_on_all_but_the_first():
     assert targets == {"train": [1, 2, 3], "validation": [4], "test": [5]}
 
 
-def test_an_epoch_visits_every_training_target_once_with_the_items_before_it():
+@pytest.mark.parametrize("examples", ["prefix", "window"])
+def test_an_epoch_visits_every_training_target_once_with_the_items_before_it(examples):
     dataset = prepare(interactions(long_rows()), 1)
     histories, length, size = dataset.histories, 3, 4
-    steps = steps_per_epoch(histories, size)
+    steps = steps_per_epoch(histories, examples, length, size)
     seen = []
-    for context, target in training_batches(histories, length, size, seed=1).take(2 * steps):
+    for context, target in training_batches(histories, examples, length, size, seed=1).take(2 * steps):
         rows = zip(context["history"].numpy().tolist(), target.numpy().tolist(), strict=True)
         seen += [(tuple(([0] * length + history)[-length:]), item) for history, item in rows]
     expected = []
@@ -76,24 +77,39 @@ def test_an_epoch_visits_every_training_target_once_with_the_items_before_it():
     assert seen[:half] != seen[half:] != expected
 
 
+def test_windows_hold_what_comes_before_their_targets_and_are_cut_elsewhere_each_epoch():
+    """Every user has the items 1 to 30 in order, so at each place that is named must stand the target less one."""
+    histories = prepare(interactions([(f"u{u}", f"i{t:02}", t) for u in range(6) for t in range(30)]), 1).histories
+    steps, rows = steps_per_epoch(histories, "window", 8, 20), []
+    for context, target in training_batches(histories, "window", 8, 20, seed=1).take(2 * steps):
+        window = context["window"].numpy()
+        np.testing.assert_array_equal(np.flatnonzero(window), context["place"])
+        np.testing.assert_array_equal(window.ravel()[context["place"]], target - 1)
+        rows += [row[row > 0] for row in window]
+    assert all((np.diff(row) == 1).all() for row in rows)
+    assert max(map(len, rows)) == 8
+    assert len({row[0] for row in rows}) > 4
+
+
 def test_a_batch_is_as_wide_as_its_longest_history_and_batches_have_like_lengths():
     rows = [(f"u{u}", f"i{t % 7}", t) for u, length in enumerate([5, 9, 40, 30, 6, 25] * 5) for t in range(length)]
     histories = prepare(interactions(rows), 1).histories
-    steps = steps_per_epoch(histories, 16)
-    filled = [context["history"].numpy() > 0 for context, _ in training_batches(histories, 20, 16, seed=1).take(steps)]
+    steps = steps_per_epoch(histories, "prefix", 20, 16)
+    filled = [context["history"].numpy() > 0 for context, _ in training_batches(histories, "prefix", 20, 16, seed=1).take(steps)]
     assert all(each[:, 0].any() for each in filled)
     assert max(each.shape[1] for each in filled) == 20
     assert np.mean(np.concatenate([each.ravel() for each in filled])) > 0.95
     assert [each.shape[1] for each in filled] != sorted(each.shape[1] for each in filled)
 
 
-def test_batches_from_an_epoch_on_are_those_of_the_whole_stream():
+@pytest.mark.parametrize("examples", ["prefix", "window"])
+def test_batches_from_an_epoch_on_are_those_of_the_whole_stream(examples):
     histories = prepare(interactions(long_rows()), 1).histories
-    steps = steps_per_epoch(histories, 4)
-    whole = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=1).take(3 * steps)]
-    later = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=1, first_epoch=2).take(steps)]
+    steps = steps_per_epoch(histories, examples, 3, 4)
+    whole = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=1).take(3 * steps)]
+    later = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=1, first_epoch=2).take(steps)]
     assert whole[2 * steps :] == later
-    other = [target.numpy().tolist() for _, target in training_batches(histories, 3, 4, seed=2).take(steps)]
+    other = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=2).take(steps)]
     assert other != whole[:steps]
 
 
@@ -129,6 +145,6 @@ def test_a_million_interactions_are_read_and_prepared_as_one_number_each(tmp_pat
     write(tmp_path / name)
     histories = load(DataSettings(path=tmp_path / name)).histories
     assert histories.items.nbytes == 4 * size
-    context, target = next(iter(training_batches(histories, 50, 512, seed=0)))
+    context, target = next(iter(training_batches(histories, "prefix", 50, 512, seed=0)))
     assert context["history"].shape[0] == 512
     assert target.shape == (512,)

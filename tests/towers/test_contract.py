@@ -154,3 +154,16 @@ def test_a_retrievers_score_is_the_inner_product_of_its_vectors(name):
     np.testing.assert_allclose(np.einsum("bd,bkd->bk", query, vectors), score(tower), rtol=1e-4, atol=1e-5)
     assert tower.item_vectors(tf.constant(3)).shape == query.shape[1:]
     assert tower.item_vectors(tf.range(5)).shape == (5, query.shape[1])
+
+
+@pytest.mark.parametrize(("name", "settings"), [each for each in VARIANTS if each[0] in RETRIEVERS and RETRIEVERS[each[0]].causal])
+def test_a_causal_retrievers_places_are_its_contexts_and_a_later_item_changes_none_before_it(name, settings):
+    tower = build(name, settings)
+    places = tower.encode_places(tf.constant(HISTORY)).numpy()
+    for end in range(1, LENGTH + 1):
+        known = HISTORY[:, end - 1] > 0
+        context = tower.encode_context({"history": tf.constant(HISTORY[:, :end])}).numpy()
+        np.testing.assert_allclose(places[known, end - 1], context[known], rtol=1e-4, atol=1e-5)
+    flat = np.flatnonzero(HISTORY)
+    examples = tower.encode_examples({"window": tf.constant(HISTORY), "place": tf.constant(flat)}).numpy()
+    np.testing.assert_allclose(examples, places.reshape(-1, places.shape[-1])[flat], rtol=1e-6)

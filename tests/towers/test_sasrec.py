@@ -1,8 +1,6 @@
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.towers.test_contract import build
 from tfcorr.settings import InputError
 from tfcorr.towers.layers import latest_column, places_from_the_latest, places_from_the_oldest
 from tfcorr.towers.sasrec import SASRecSettings, visible
@@ -15,24 +13,6 @@ def test_no_place_sees_a_later_item_or_padding():
         for place in range(4):
             for other in range(4):
                 assert seen[row, place, other] == (other <= place and history[row, other] > 0)
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_later_item_never_changes_what_an_earlier_place_computes(layers):
-    """Every block applied to all places: the outputs before the changed item stay as they were."""
-    tower = build("sasrec", {"dim": 8, "layers": layers})
-
-    def outputs(history):
-        history = tf.constant([history])
-        hidden = tower.norm(tower.items(history) + tower.places(places_from_the_oldest(history)))
-        for block in tower.blocks:
-            hidden = block(hidden, hidden, visible(history, tf.range(5)[None]))
-        return hidden[0].numpy()
-
-    before, after = outputs([3, 1, 4, 1, 5]), outputs([3, 1, 4, 9, 2])
-    np.testing.assert_allclose(before[:3], after[:3], rtol=1e-5)
-    assert not np.allclose(before[3:], after[3:], rtol=1e-2)
-    np.testing.assert_allclose(tower.encode_context({"history": tf.constant([[3, 1, 4, 1, 5]])})[0], before[-1], rtol=1e-4, atol=1e-6)
 
 
 def test_places_count_items_wherever_the_padding_lies():

@@ -45,7 +45,7 @@ class CoRR(LoggedModel):
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
         with tf.GradientTape() as tape:
-            query = self.retriever.encode_context(context, training=True)  # [B, D]
+            query = self.retriever.encode_examples(context, training=True)  # [B, D]
             with tape.stop_recording():
                 drawn = self._resample(query, target)
             candidates = tf.concat([target[:, None], drawn.samples], axis=1)  # [B, 1 + L]

@@ -22,22 +22,34 @@ class TowerSettings(Settings):
 class Retriever(tf.keras.Model):
     """A tower whose score is an inner product, so that its items can be indexed.
 
-    A new one defines `Settings`, `encode_context` and `item_vectors`.
+    A new one defines `Settings`, `encode_context` and `item_vectors`; where it is `causal`, also `encode_places`.
     """
 
     Settings: ClassVar[type[TowerSettings]]
+    causal: ClassVar[bool] = False  # whether it can encode every place of a history at once, each by what lies before
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32 -> [B, D] float32."""
+        raise NotImplementedError
+
+    def encode_places(self, history: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """history [B, M] int32 -> [B, M, D] float32: at each place the context that ends with its item."""
         raise NotImplementedError
 
     def item_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """Item numbers [...] int32 -> [..., D] float32."""
         raise NotImplementedError
 
+    def encode_examples(self, context: Context, training: bool = False) -> tf.Tensor:
+        """A context of B training examples, by prefix or by window, -> [B, D] float32."""
+        if "window" not in context:
+            return self.encode_context(context, training)
+        places = self.encode_places(context["window"], training)
+        return tf.gather(tf.reshape(places, [-1, places.shape[-1]]), context["place"])
+
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32, the inner products."""
-        return inner(self.encode_context(context, training), self.item_vectors(candidates))
+        return inner(self.encode_examples(context, training), self.item_vectors(candidates))
 
 
 class Ranker(tf.keras.Model):

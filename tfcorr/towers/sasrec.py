@@ -40,6 +40,7 @@ class SASRec(Retriever):
     """
 
     Settings = SASRecSettings
+    causal = True
 
     def __init__(self, settings: SASRecSettings, items: int, history_length: int) -> None:
         super().__init__(name="sasrec")
@@ -52,15 +53,24 @@ class SASRec(Retriever):
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32 -> [B, D]; a history without items gives the vector of its padding alone."""
         history = context["history"]
-        embedded = self.items(history) + self.places(places_from_the_oldest(history))  # [B, M, D]
-        hidden = self.dropout(self.norm(embedded), training=training)
-        latest = latest_column(history)[:, None]  # [B, 1]
-        columns = tf.broadcast_to(tf.range(tf.shape(history)[1])[None, :], tf.shape(history))
-        for block in self.blocks[:-1]:
-            hidden = block(hidden, hidden, visible(history, columns), training=training)
+        hidden = self._encode(history, self.blocks[:-1], training)
         # Only the latest place is read, so the last block computes no other.
+        latest = latest_column(history)[:, None]  # [B, 1]
         query = tf.gather(hidden, latest, batch_dims=1)  # [B, 1, D]
         return self.blocks[-1](query, hidden, visible(history, latest), training=training)[:, 0]
+
+    def encode_places(self, history: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """As the base class says; attention sees no later place."""
+        return self._encode(history, self.blocks, training)
+
+    def _encode(self, history: tf.Tensor, blocks: "list[Block]", training: bool) -> tf.Tensor:
+        """history [B, M] through the blocks, every place of it: [B, M, D]."""
+        embedded = self.items(history) + self.places(places_from_the_oldest(history))
+        hidden = self.dropout(self.norm(embedded), training=training)
+        columns = tf.broadcast_to(tf.range(tf.shape(history)[1])[None, :], tf.shape(history))
+        for block in blocks:
+            hidden = block(hidden, hidden, visible(history, columns), training=training)
+        return hidden
 
     def item_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """[...] int32 -> [..., D]."""
