@@ -37,7 +37,7 @@ def main() -> None:
         started = time.perf_counter()
         dataset = load(DataSettings(path=path))
         prepared = time.perf_counter()
-        next(iter(training_batches(dataset.histories, 50, 512, seed=0)))
+        next(iter(training_batches(dataset.histories, "prefix", 50, 512, seed=0)))
         first = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print("| interactions | format | read and prepare, s | to the first batch, s | peak memory, GiB (the file's making included) |")

@@ -164,7 +164,7 @@ def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset) -> I
     # The baseline's retriever sees the whole pool as negatives, its ranker as many of them as the cooperation would give it.
     alone = {"retriever": (sampler.pool, _validation(run, dataset, ("retriever",))), "ranker": (sampler.samples, both)}
     for name, (negatives, validate) in alone.items():
-        model = TwoStage(trained[name], proposal, negatives, settings.seed)
+        model = TwoStage(trained[name], proposal, sampler.pool_scope, negatives, settings.seed)
         model.compile(optimizer=adam[name])
         monitor = f"{'retriever' if name == 'retriever' else 'cascade'}_ndcg@{MONITORED_K}"
         yield Stage(name, model, {name: trained[name]}, run.towers, validate, monitor)

@@ -135,7 +135,7 @@ np.testing.assert_allclose(contract.score(tower), np.load({str(tmp_path / "score
 def test_learns_a_cyclic_catalogue_to_near_certainty(name):
     """After item i comes item i + 1. A tower alone, with uniform negatives, ranks the next item first nearly always."""
     tower = build(name, {"dim": 16, "dropout": 0.0, **({"recency": True, "activation": "relu"} if name == "din" else {})}, length=3)
-    model = TwoStage(tower, Proposal(np.ones(ITEMS)), negatives=10, seed=0)
+    model = TwoStage(tower, Proposal(np.ones(ITEMS)), "example", negatives=10, seed=0)
     model.compile(optimizer=LazyAdam(0.01))
     starts = np.arange(4000) % ITEMS
     history = (starts[:, None] + np.arange(3)) % ITEMS + 1

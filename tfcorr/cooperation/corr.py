@@ -73,14 +73,8 @@ class CoRR(LoggedModel):
         )
 
     def _resample(self, query: tf.Tensor, target: tf.Tensor) -> Resampled:
-        rows, size = tf.shape(target)[0], self.sampler.pool
-        target_score = tf.reduce_sum(query * self.retriever.item_vectors(target), axis=1)
-        if self.sampler.pool_scope == "batch":
-            pool = self.proposal.draw([size], self.generator)
-            pool_scores = tf.matmul(query, self.retriever.item_vectors(pool), transpose_b=True)
-        else:
-            pool = self.proposal.draw([rows, size], self.generator)
-            pool_scores = inner(query, self.retriever.item_vectors(pool))
+        pool = self.proposal.pool(self.sampler.pool_scope, tf.shape(target)[0], self.sampler.pool, self.generator)
+        target_score, pool_scores = self.retriever.match(query, target, pool)
         return resample(
             pool, target, pool_scores, target_score, self.proposal, self.sampler.samples, self.sampler.temperature, self.generator
         )

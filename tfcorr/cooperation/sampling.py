@@ -9,6 +9,8 @@ from pydantic import Field
 
 from tfcorr.settings import Settings
 
+PoolScope = Literal["example", "batch"]
+
 
 class SamplerSettings(Settings):
     """The two steps: a pool of n from the proposal, L of them resampled by the retriever's softmax."""
@@ -16,7 +18,7 @@ class SamplerSettings(Settings):
     proposal: Literal["uniform", "popularity"] = "uniform"
     alpha: float = Field(1.0, ge=0, description="the popularity proposal draws an item by its count to the power of alpha")
     pool: int = Field(100, ge=1, description="n, the size of the pool")
-    pool_scope: Literal["example", "batch"] = Field("example", description="whether each example has a pool, or a batch shares one")
+    pool_scope: PoolScope = Field("example", description="whether each example has a pool, or a batch shares one")
     samples: int = Field(20, ge=1, description="L, how many the retriever resamples from the pool")
     temperature: float = Field(1.0, gt=0, description="T, by which the retriever's scores are divided when resampling")
 
@@ -39,6 +41,10 @@ class Proposal:
         columns = tf.cast(points, tf.int32)
         kept = tf.cast(points - tf.floor(points), tf.float32) < tf.gather(self._kept, columns)
         return 1 + tf.where(kept, columns, tf.gather(self._aliases, columns))
+
+    def pool(self, scope: PoolScope, rows: tf.Tensor, size: int, generator: tf.random.Generator) -> tf.Tensor:
+        """A pool for each of the rows [rows, size], or one that all share [size]."""
+        return self.draw([size] if scope == "batch" else [rows, size], generator)
 
     def log_prob(self, ids: tf.Tensor) -> tf.Tensor:
         """log Y of item numbers [...], float32."""

@@ -47,6 +47,13 @@ class Retriever(tf.keras.Model):
         places = self.encode_places(context["window"], training)
         return tf.gather(tf.reshape(places, [-1, places.shape[-1]]), context["place"])
 
+    def match(self, query: tf.Tensor, target: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Encoded contexts [B, D] against target [B] and others, [B, K] or shared by all rows [K] -> [B], [B, K] float32."""
+        target_score = tf.cast(tf.reduce_sum(query * self.item_vectors(target), axis=1), tf.float32)
+        if others.shape.rank == 1:
+            return target_score, tf.cast(tf.matmul(query, self.item_vectors(others), transpose_b=True), tf.float32)
+        return target_score, inner(query, self.item_vectors(others))
+
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32, the inner products."""
         return inner(self.encode_examples(context, training), self.item_vectors(candidates))
