@@ -1,5 +1,3 @@
-import tfcorr  # isort: skip  # before anything that could load Keras 3
-
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,6 @@ from rich.console import Console
 
 from tfcorr import runs
 from tfcorr.config import load_settings
-
-assert tfcorr
 
 PIPELINE = """
 data: {path: clicks.csv, titles: {path: titles.csv}}

@@ -117,8 +117,13 @@ def test_doctor_tells_what_is_broken(tfcorr, monkeypatch):
     assert "fails: ModuleNotFoundError" in out
 
 
-def test_keras_3_loaded_first_is_a_clear_import_error():
-    program = "import sys, types; sys.modules['keras'] = types.ModuleType('keras')\nimport tfcorr"
+def test_keras_3_in_use_is_a_clear_import_error():
+    program = "import tensorflow as tf; tf.keras.Model\nimport tfcorr"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env={"PATH": ""})
     assert result.returncode == 1
-    assert "tfcorr needs Keras 2 (tf_keras), but Keras 3 is loaded already; import tfcorr before" in result.stderr
+    assert "tfcorr needs Keras 2 (tf_keras), but tf.keras is Keras 3 already; import tfcorr before" in result.stderr
+
+
+def test_tensorflow_may_be_imported_first():
+    program = "import tensorflow as tf\nimport tfcorr; tfcorr.CoRR; assert tf.keras.Model.__module__.startswith('tf_keras')"
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PATH": ""})
