@@ -1,5 +1,7 @@
 """What the benchmarks share: jobs timed in turn, this machine's own rates, random data, and a training step to time."""
 
+import tfcorr  # isort: skip  # first, as it quietens TensorFlow
+
 import argparse
 import multiprocessing
 import resource
@@ -18,8 +20,9 @@ from tfcorr.cooperation.sampling import proposal_from
 from tfcorr.cooperation.two_stage import TwoStage
 from tfcorr.data.batches import training_batches
 from tfcorr.data.histories import Histories
-from tfcorr.towers import RANKERS, RETRIEVERS
+from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
 
+assert tfcorr
 Job = Callable[[], object]
 SIZES = {
     "small": {"retriever": {"dim": 64}, "ranker": {"dim": 32, "attention": [32, 16], "mlp": [64, 64]}},
@@ -149,3 +152,25 @@ def stepper(model: tf.keras.Model, data: Iterator[object], steps: int) -> Job:
             step(next(data))
 
     return job
+
+
+def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> Histories:
+    """Histories that stay in one of many clusters of a hundred items four times in five, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    lengths = np.maximum(rng.poisson(mean, users), 4)
+    total, offsets = lengths.sum(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    moves = rng.random(total) > 0.8
+    moves[offsets[:-1]] = True
+    cluster = rng.integers(0, -(-items // 100), moves.sum())[np.cumsum(moves) - 1]
+    chosen = np.minimum(100 * cluster + (100 * rng.power(0.4, total)).astype(np.int64), items - 1)
+    return Histories([str(user) for user in range(users)], chosen.astype(np.int32) + 1, offsets)
+
+
+def trained_towers(items: int, steps: int) -> tuple[Retriever, Ranker, Histories, RunSettings]:
+    """The small towers trained for so many steps of CoRR over clustered histories; these and the settings."""
+    histories = clustered_histories(users=items, items=items, mean=20)
+    sampler = {"pool": 4096, "pool_scope": "batch"}
+    settings = settings_of("small", sampler=sampler, training={"examples": "window", "batch_size": 1024})
+    model = cooperation(settings, items)
+    stepper(model, batches(settings, histories), steps)()
+    return model.retriever, model.ranker, histories, settings

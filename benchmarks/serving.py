@@ -1,0 +1,51 @@
+"""Milliseconds in which exported cascades answer one history, in process: prints one table.
+
+python benchmarks/serving.py --items 250000
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from measure import in_turn, options_of, table, trained_towers
+
+from tfcorr.data.histories import Catalogue
+from tfcorr.evaluation.cascade import Cascade, all_item_vectors
+from tfcorr.evaluation.index import build_index
+from tfcorr.serving.export import export
+
+
+def main() -> None:
+    """Trains on random data with some order in it, exports, loads, and asks both cascades in turn."""
+    parser = options_of(__doc__, rounds=200, steps=500)
+    parser.add_argument("--items", type=int, default=250_000)
+    parser.add_argument("--retrieve", type=int, default=500)
+    parser.add_argument("--k", type=int, default=20)
+    options = parser.parse_args()
+    retriever, ranker, histories, settings = trained_towers(options.items, options.steps)
+    vectors = all_item_vectors(retriever, options.items)
+    kinds = {"cascade": "exact", "cascade_scann": "scann"}
+    cascades = {name: Cascade(retriever, ranker, build_index(kind, vectors), options.retrieve) for name, kind in kinds.items()}
+    ids = [f"item-{number}" for number in range(1, options.items + 1)]
+    counts = np.bincount(histories.training_items, minlength=options.items + 1)[1:]
+    jobs, rng = {}, np.random.default_rng(0)
+    history = tf.constant([[ids[number] for number in rng.integers(0, options.items, settings.history_length)]])
+    request = {"history": history, "k": tf.constant([options.k]), "exclude": tf.zeros([1, 0], tf.string)}
+    with tempfile.TemporaryDirectory() as folder:
+        titles = [""] * len(ids)
+        export(retriever, ranker, Catalogue(ids, counts, titles), cascades, settings.history_length, True, Path(folder))
+        importlib.import_module("scann")  # registers the operations that its SavedModel holds
+        for name in cascades:
+            model = tf.saved_model.load(f"{folder}/{name}/1")
+            jobs[name] = lambda model=model: model.signatures["serving_default"](**request)["item"].numpy()
+        seconds = in_turn(jobs, options.rounds)
+    rows = [("cascade", "items", "p50, ms", "p90", "p99")]
+    for name, taken in seconds.items():
+        rows.append((name, f"{options.items:,}", *(f"{1000 * np.percentile(taken, share):.1f}" for share in (50, 90, 99))))
+    table(*rows)
+
+
+if __name__ == "__main__":
+    main()
