@@ -42,6 +42,7 @@ def train(
     """
     from tfcorr import runs
     from tfcorr.config import load_settings
+    from tfcorr.distribution import is_chief
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite replaces it: give one of them")
@@ -51,6 +52,8 @@ def train(
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; go on with: tfcorr train {pipeline} --resume, and the same options as before")
         raise typer.Exit(130) from None
+    if not is_chief(settings.training.distribution):
+        return
     _print_evaluation(runs.evaluate(run), as_json=False)
     if not runs.is_exported(run):
         console.print(f"exported version {runs.export_run(run)} to {run.folder / 'serving'}", soft_wrap=True)

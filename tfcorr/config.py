@@ -11,6 +11,7 @@ from tfcorr.cooperation.optimisers import OptimiserSettings
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.data.batches import Examples
 from tfcorr.data.interactions import DataSettings
+from tfcorr.distribution import Distribution
 from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.towers import RANKERS, RETRIEVERS, TowerSettings
 from tfcorr.towers.din import DINSettings
@@ -40,6 +41,7 @@ class TrainingSettings(Settings):
         "prefix",
         description="the retriever reads each target's history by itself (the paper), or a window of history once for all its targets",
     )
+    distribution: Distribution = Field("none", description="over this machine's GPUs, or over the processes of TF_CONFIG")
     averaging: float = Field(
         0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
     )

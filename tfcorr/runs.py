@@ -25,6 +25,7 @@ from tfcorr.cooperation.two_stage import TwoStage
 from tfcorr.data.batches import Examples, evaluation_batches, steps_per_epoch, training_batches
 from tfcorr.data.histories import Catalogue, Dataset, Split
 from tfcorr.data.sources import load
+from tfcorr.distribution import is_chief, strategy_of, wait_for_all
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
@@ -64,25 +65,35 @@ def train(
 
     A folder that exists is refused unless one of `resume` and `overwrite` is set.
     """
-    console, folder = console or Console(), root / settings.name
-    _check_claim(folder, settings, resume, overwrite)
+    strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
+    console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name
+    if writes:
+        _check_claim(folder, settings, resume, overwrite)
     dataset = load(settings.data)
     console.print(_account_table(dataset))
-    _claim(folder, settings, resume)
     tf.keras.utils.set_random_seed(settings.seed)
-    trained = _build_towers(settings, len(dataset.catalogue))
+    with strategy.scope():
+        trained = _build_towers(settings, len(dataset.catalogue))
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
-    _write_provenance(run, dataset)
+    if writes:
+        _claim(folder, settings, resume)
+        _write_provenance(run, dataset)
     sizes = _batch_sizes(settings)
-    for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset):
-        fit(
-            stage,
-            batches=lambda epoch: training_batches(dataset.histories, *sizes, settings.seed, epoch),
-            steps=steps_per_epoch(dataset.histories, *sizes),
-            settings=settings.training,
-            folder=folder,
-            console=console,
-        )
+    try:
+        wait_for_all(strategy)
+        for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset, strategy):
+            fit(
+                stage,
+                batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs),
+                steps=steps_per_epoch(dataset.histories, *sizes),
+                settings=settings.training,
+                folder=folder,
+                console=console,
+                writes=writes,
+            )
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
     return run
 
 
@@ -149,23 +160,24 @@ def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]
     return retriever, ranker
 
 
-def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset) -> Iterator[Stage]:
+def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset, strategy: tf.distribute.Strategy) -> Iterator[Stage]:
     """The stages of the run's method, each to be trained before the next is made; the run's own towers keep the best."""
     settings, counts = run.settings, dataset.catalogue.counts
     training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
     steps = steps_per_epoch(dataset.histories, *_batch_sizes(settings))
-    adam = {name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()}
     both = _validation(run, dataset, ("retriever", "cascade"))
     if training.method == "corr":
-        model: LoggedModel = CoRR(trained["retriever"], trained["ranker"], proposal, sampler, training.kl_weight, settings.seed)
-        model.compile(optimizer=adam)
+        with strategy.scope():
+            model: LoggedModel = CoRR(trained["retriever"], trained["ranker"], proposal, sampler, training.kl_weight, settings.seed)
+            model.compile(optimizer={name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()})
         yield Stage("joint", model, trained, run.towers, both, f"cascade_ndcg@{MONITORED_K}")
         return
     # The baseline's retriever sees the whole pool as negatives, its ranker as many of them as the cooperation would give it.
     alone = {"retriever": (sampler.pool, _validation(run, dataset, ("retriever",))), "ranker": (sampler.samples, both)}
     for name, (negatives, validate) in alone.items():
-        model = TwoStage(trained[name], proposal, sampler.pool_scope, negatives, settings.seed)
-        model.compile(optimizer=adam[name])
+        with strategy.scope():
+            model = TwoStage(trained[name], proposal, sampler.pool_scope, negatives, settings.seed)
+            model.compile(optimizer=_optimiser(getattr(training, name), trained[name], steps))
         monitor = f"{'retriever' if name == 'retriever' else 'cascade'}_ndcg@{MONITORED_K}"
         yield Stage(name, model, {name: trained[name]}, run.towers, validate, monitor)
 

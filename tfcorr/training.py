@@ -1,6 +1,7 @@
 """One stage of training by Keras' fit: validation, early stopping, checkpoints from which a killed run goes on."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfcorr.config import TrainingSettings
 from tfcorr.cooperation.model import LoggedModel
+from tfcorr.distribution import wait_for_all
 from tfcorr.settings import InputError
 
 Validate = Callable[[], dict[str, float]]
+Batches = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,21 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     The state is saved last. A run killed before that goes on from the epoch before, and does this epoch again.
     """
 
-    def __init__(self, stage: Stage, folder: Path, settings: TrainingSettings, console: Console) -> None:
+    def __init__(self, stage: Stage, folder: Path, settings: TrainingSettings, console: Console, writes: bool) -> None:
+        """writes: whether this process keeps the run; another only takes part in what all must do to save its state."""
         super().__init__()
-        self.stage, self.folder, self.console = stage, folder, console
+        self.stage, self.folder, self.console, self.writes = stage, folder, console, writes
         self.patience, self.averaging = settings.patience, settings.averaging
         self.epochs_done, self.epochs_without_better = tf.Variable(0), tf.Variable(0)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         counters = {"epochs_done": self.epochs_done, "epochs_without_better": self.epochs_without_better, "best": self.best}
         state = tf.train.Checkpoint(model=stage.model, kept=stage.kept, **counters)
-        self.state = tf.train.CheckpointManager(state, str(folder / "checkpoints" / stage.name / "last"), max_to_keep=1)
+        self.state = _manager(state, folder / "checkpoints" / stage.name / "last")
+        self.nowhere = None if writes else tempfile.TemporaryDirectory()
+        self.saver = _manager(state, Path(self.nowhere.name)) if self.nowhere else self.state
         self.best_towers = best_towers(folder, stage.name, stage.kept)
-        self.summaries = tf.summary.create_file_writer(str(folder / "tensorboard" / stage.name))
+        log = str(folder / "tensorboard" / stage.name)
+        self.summaries = tf.summary.create_file_writer(log) if writes else tf.summary.create_noop_writer()
         self.started = 0.0
 
     def restore(self) -> int:
@@ -81,16 +88,18 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         better = value > float(self.best)
         if better:
             self.best.assign(value)
+        if better and self.writes:
             self.best_towers.save(checkpoint_number=epoch + 1)  # by number, as a new process would begin at 1 again
         self.epochs_without_better.assign(0 if better else self.epochs_without_better + 1)
         self.epochs_done.assign(epoch + 1)
         row = {"stage": self.stage.name, "epoch": epoch + 1, "seconds": round(trained, 1), **values}
-        _append_row(self.folder / "history.csv", row)
+        if self.writes:
+            _append_row(self.folder / "history.csv", row)
         with self.summaries.as_default(step=epoch + 1):
             for name, each in values.items():
                 tf.summary.scalar(name, each)
         self.summaries.flush()
-        self.state.save(checkpoint_number=epoch + 1)
+        self.saver.save(checkpoint_number=epoch + 1)
         self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False, soft_wrap=True)
         self.model.stop_training = self.stopped_early
 
@@ -136,30 +145,31 @@ class ProgressBar(tf.keras.callbacks.Callback):
         self.progress.stop()
 
 
-def fit(
-    stage: Stage, batches: Callable[[int], tf.data.Dataset], steps: int, settings: TrainingSettings, folder: Path, console: Console
-) -> None:
+def fit(stage: Stage, batches: Batches, steps: int, settings: TrainingSettings, folder: Path, console: Console, writes: bool) -> None:
     """Trains a stage, from the last state saved in the folder if there is one; leaves what it keeps at its best weights.
 
-    Args: batches gives the endless stream of training batches from an epoch on; steps is the number of batches an epoch.
+    Args: batches gives the endless stream of training batches from an epoch on, for an input pipeline; steps is the number of
+    batches an epoch; writes is false in the processes that only help the one that keeps the run.
     """
-    bookkeeper, epochs = Bookkeeper(stage, folder, settings, console), settings.epochs
+    bookkeeper, epochs = Bookkeeper(stage, folder, settings, console, writes), settings.epochs
     done = bookkeeper.restore()
     finished = done == epochs or bookkeeper.stopped_early
     if done:
         console.print(f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}"))
     if not finished:
         bar = ProgressBar(steps, console)
+        data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(done, inputs))
         try:
-            stage.model.fit(batches(done), epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
+            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
         finally:
             bar.progress.stop()
+    wait_for_all(stage.model.distribute_strategy)
     restore_best(folder, stage.name, stage.kept)
 
 
 def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> tf.train.CheckpointManager:
     """The manager of a stage's best weights."""
-    return tf.train.CheckpointManager(tf.train.Checkpoint(**towers), str(folder / "checkpoints" / stage / "best"), max_to_keep=1)
+    return _manager(tf.train.Checkpoint(**towers), folder / "checkpoints" / stage / "best")
 
 
 def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> None:
@@ -168,6 +178,11 @@ def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) ->
     if manager.latest_checkpoint is None:
         raise InputError(f"{folder}: stage {stage!r} has finished no epoch; {resume_hint(folder)}")
     _restore(manager)
+
+
+def _manager(checkpoint: tf.train.Checkpoint, folder: Path) -> tf.train.CheckpointManager:
+    _ = checkpoint.save_counter  # makes this variable here, where it is no strategy's
+    return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
 
 
 def _restore(manager: tf.train.CheckpointManager) -> None:

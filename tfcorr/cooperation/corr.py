@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfcorr.cooperation.losses import estimated_log_loss, sampled_kl, sampled_log_softmax
-from tfcorr.cooperation.model import LoggedModel
+from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampling import Proposal, Resampled, SamplerSettings, resample
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever, inner
@@ -44,6 +44,7 @@ class CoRR(LoggedModel):
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
+        rows = rows_of_all_replicas(target)
         with tf.GradientTape() as tape:
             query = self.retriever.encode_examples(context, training=True)  # [B, D]
             with tape.stop_recording():
@@ -52,11 +53,11 @@ class CoRR(LoggedModel):
             retrieved = inner(query, self.retriever.item_vectors(candidates))
             ranked = self.ranker.score(context, candidates, training=True)
             log_q = drawn.target_log_q, drawn.sample_log_q
-            retriever_loss = tf.reduce_mean(sampled_log_softmax(retrieved[:, 0], retrieved[:, 1:], *log_q))
-            ranker_loss = tf.reduce_mean(sampled_log_softmax(ranked[:, 0], ranked[:, 1:], *log_q))
-            kl = tf.reduce_mean(sampled_kl(ranked[:, 1:], retrieved[:, 1:], drawn.sample_log_q))
+            retriever_loss = sampled_log_softmax(retrieved[:, 0], retrieved[:, 1:], *log_q)
+            ranker_loss = sampled_log_softmax(ranked[:, 0], ranked[:, 1:], *log_q)
+            kl = sampled_kl(ranked[:, 1:], retrieved[:, 1:], drawn.sample_log_q)
             # No variable is in both towers, so one sum gives each its own gradient.
-            total = retriever_loss + self.kl_weight * kl + ranker_loss
+            total = tf.reduce_sum(retriever_loss + self.kl_weight * kl + ranker_loss) / rows
         variables = {"retriever": self.retriever.trainable_variables, "ranker": self.ranker.trainable_variables}
         for tower, gradients in tape.gradient(total, variables).items():
             self.optimizer[tower].apply_gradients(zip(gradients, variables[tower], strict=True))

@@ -21,3 +21,12 @@ class LoggedModel(tfrs.Model):
         for name, value in values.items():
             self.means[name].update_state(value)
         return {name: mean.result() for name, mean in self.means.items()}
+
+
+def rows_of_all_replicas(target: tf.Tensor) -> tf.Tensor:
+    """How many examples all replicas have in this step, () float32; target [B] are those of this one.
+
+    Gradients are summed over the replicas, so a loss is the sum over its own examples divided by this: the mean over the
+    global batch, however it was divided.
+    """
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(target)[0], tf.float32))

@@ -37,7 +37,7 @@ class Proposal:
 
     def draw(self, shape: tf.Tensor | list[int], generator: tf.random.Generator) -> tf.Tensor:
         """Item numbers of the shape, int32, drawn independently with replacement, each at the same cost however many items."""
-        points = generator.uniform(shape, maxval=len(self._kept), dtype=tf.float64)
+        points = tf.random.stateless_uniform(shape, generator.make_seeds()[:, 0], maxval=len(self._kept), dtype=tf.float64)
         columns = tf.cast(points, tf.int32)
         kept = tf.cast(points - tf.floor(points), tf.float32) < tf.gather(self._kept, columns)
         return 1 + tf.where(kept, columns, tf.gather(self._aliases, columns))
@@ -118,7 +118,7 @@ def resample(
     ids = tf.concat([target[:, None], tf.broadcast_to(pool, tf.shape(pool_scores))], axis=1)  # [B, 1 + n]
     scores = tf.stop_gradient(tf.cast(tf.concat([target_score[:, None], pool_scores], axis=1), tf.float32))
     log_q = tf.nn.log_softmax(scores / temperature - proposal.log_prob(ids))
-    drawn = tf.random.stateless_categorical(log_q, samples, generator.make_seeds(1)[:, 0], dtype=tf.int32)  # [B, L]
+    drawn = tf.random.stateless_categorical(log_q, samples, generator.make_seeds()[:, 0], dtype=tf.int32)  # [B, L]
     drawn = tf.minimum(drawn, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
     sampled = tf.gather(ids, drawn, batch_dims=1)
     return Resampled(

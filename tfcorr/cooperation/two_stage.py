@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfcorr.cooperation.losses import sampled_log_softmax
-from tfcorr.cooperation.model import LoggedModel
+from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampling import PoolScope, Proposal
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever
@@ -20,13 +20,15 @@ class TwoStage(LoggedModel):
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
+        rows = rows_of_all_replicas(target)
         negatives = self.proposal.pool(self.scope, tf.shape(target)[0], self.negatives, self.generator)
         with tf.GradientTape() as tape:
             target_score, scores = self._score(context, target, negatives)
             log_y = self.proposal.log_prob(target), self.proposal.log_prob(tf.broadcast_to(negatives, tf.shape(scores)))
-            loss = tf.reduce_mean(sampled_log_softmax(target_score, scores, *log_y))
+            loss = sampled_log_softmax(target_score, scores, *log_y)
+            total = tf.reduce_sum(loss) / rows
         variables = self.tower.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
         everything = tf.concat([target_score[:, None], scores], axis=1)
         return self.record({"loss": loss, "pool_log_loss": tf.reduce_logsumexp(everything, axis=1) - target_score})
 

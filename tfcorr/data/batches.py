@@ -28,9 +28,18 @@ def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int 
 
 
 def training_batches(
-    histories: Histories, examples: Examples, length: int, batch_size: int, seed: int, first_epoch: int = 0
+    histories: Histories,
+    examples: Examples,
+    length: int,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    inputs: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of (context, target [B] int32) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
+
+    Where `inputs` tells of several replicas, every batch is divided among them, and the stream holds the parts of those that
+    this input pipeline feeds, one after another.
 
     context["history"] [B, M] holds each target's own history. With examples by `window`, context["window"] [W, M] also holds
     the inputs of W runs of targets, and context["place"] [B] where each target stands in it, counted row by row.
@@ -44,6 +53,9 @@ def training_batches(
     items, all_places, all_starts = tf.constant(histories.items), tf.constant(places), tf.constant(starts)
     lengths = tf.constant(np.minimum(places - starts, length))
     counts = tf.constant(_targets_by_user(histories))
+    inputs = inputs or tf.distribute.InputContext()
+    replicas = inputs.num_replicas_in_sync
+    fed = replicas // inputs.num_input_pipelines  # by this pipeline
 
     def units(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What is shuffled: runs of targets of one user, by their first number and size [U]; single ones by their history."""
@@ -72,15 +84,27 @@ def training_batches(
             inputs = tf.gather(items, tf.gather(all_places, tf.minimum(numbers, len(places) - 1)) - 1)
             context = {"window": tf.where(inside, inputs, 0), "place": tf.where(tf.reshape(inside, [-1]))[:, 0]}
             firsts = tf.boolean_mask(numbers, inside)
-        place, width = tf.gather(all_places, firsts), tf.reduce_max(tf.gather(lengths, firsts))
+        place, width = tf.gather(all_places, firsts), tf.reduce_max(tf.concat([[1], tf.gather(lengths, firsts)], 0))
         context["history"] = windows(items, tf.gather(all_starts, firsts), place, width)
         return context, tf.gather(items, place)
+
+    def parts(firsts: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
+        """What each of this pipeline's replicas has of a batch."""
+
+        def one(replica: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            count = tf.size(firsts, tf.int64)
+            part = slice(replica * count // replicas, (replica + 1) * count // replicas)
+            return firsts[part], sizes[part]
+
+        first = inputs.input_pipeline_id * fed
+        return tf.data.Dataset.range(first, first + fed).map(one)
 
     def batches_of_units(epoch: tf.Tensor) -> tf.data.Dataset:
         found = units(epoch)
         return tf.data.Dataset.range(0, steps, SORTED).flat_map(lambda first_step: sorted_batches(epoch, first_step, *found))
 
-    return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(batches_of_units).map(batch).prefetch(4)
+    stream = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(batches_of_units)
+    return (stream if replicas == 1 else stream.flat_map(parts)).map(batch).prefetch(4)
 
 
 def steps_per_epoch(histories: Histories, examples: Examples, length: int, batch_size: int) -> int:

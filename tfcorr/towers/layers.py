@@ -75,7 +75,10 @@ def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
 
 
 class Dropout(tf.keras.layers.Layer):
-    """Dropout whose random state is part of the checkpoint, so that a resumed run draws what it would have drawn."""
+    """Dropout whose random state is part of the checkpoint, so that a resumed run draws what it would have drawn.
+
+    Each call takes one seed from the generator, so that replicas with unequal shares of a batch stay in step.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Dropout(tf.keras.layers.Layer):
         """Any shape; drops with probability `rate` when training, and scales the rest by 1 / (1 - rate)."""
         if not training or self.rate == 0:
             return inputs
-        kept = self.generator.uniform(tf.shape(inputs)) >= self.rate
+        kept = tf.random.stateless_uniform(tf.shape(inputs), self.generator.make_seeds()[:, 0]) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), 0)
 
 

@@ -1,0 +1,166 @@
+"""Training on several replicas: two devices of one process, and two processes on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.conftest import write_project
+from tfcorr import runs
+from tfcorr.distribution import is_chief
+
+# Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
+PROGRAM = """
+import sys
+import numpy as np, tensorflow as tf
+kind, result = sys.argv[1:]
+if kind == "mirrored":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tfcorr.distribution import strategy_of
+strategy = strategy_of("none" if kind == "one" else kind)
+from tests.towers.test_contract import build
+from tfcorr.cooperation.corr import CoRR
+from tfcorr.cooperation.optimisers import LazyAdam
+from tfcorr.cooperation.sampling import Proposal, Resampled, SamplerSettings
+from tfcorr.config import load_settings
+from tfcorr.data.batches import steps_per_epoch, training_batches
+from tfcorr.data.sources import load
+
+class Fixed(CoRR):
+    def _resample(self, query, target):
+        pool = (target[:, None] * 3 + tf.range(8)) % 40 + 1
+        target_score, scores = self.retriever.match(query, target, pool)
+        log_q = tf.nn.log_softmax(tf.stop_gradient(tf.concat([target_score[:, None], scores], axis=1)))
+        return Resampled(pool[:, :5], log_q[:, 1:6], log_q[:, 0], target_score, target_score, target_score)
+
+tf.keras.utils.set_random_seed(3)
+histories = load(load_settings("walks.yaml").data).histories
+with strategy.scope():
+    towers = [build(name, {"dim": 8, "dropout": 0.0}, 40, 6) for name in ("sasrec", "din")]
+    model = Fixed(*towers, Proposal(np.ones(40)), SamplerSettings(), 1.0, seed=5)
+    optimisers = {name: LazyAdam(0.01) for name in ("retriever", "ranker")}
+    for optimiser in optimisers.values():
+        optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
+    model.compile(optimizer=optimisers)
+sizes = "prefix", 6, 50
+batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
+history = model.fit(batches, epochs=3, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
+draw = tf.function(lambda: model.proposal.draw([20], model.generator))
+drawn = strategy.experimental_local_results(strategy.run(draw))
+weights = [variable.numpy() for tower in towers for variable in tower.trainable_variables]
+losses = np.array([history[name] for name in ("loss_retriever", "loss_ranker", "kl")])
+np.savez(result, *weights, losses=losses, drawn=np.array([each.numpy() for each in drawn]))
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start_cluster(folder, *command):
+    """The command as two workers of one cluster."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {"TF_CONFIG": json.dumps(config), "PYTHONPATH": os.getcwd()}
+        filled = [each.replace("INDEX", str(index)) for each in command]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder, "env": environment}
+        processes.append(subprocess.Popen([sys.executable, *filled], **options))
+    return processes
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def in_one_process(project):
+    """The losses and weights of a plain training, no strategy."""
+    command = [sys.executable, "-c", PROGRAM, "one", "one.npz"]
+    subprocess.run(command, check=True, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    return np.load(project.parent / "one.npz")
+
+
+def assert_same_training(one, other):
+    for name in one.files:
+        if name != "drawn":
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_two_devices_train_as_one_does_and_draw_pools_of_their_own(project, in_one_process):
+    command = [sys.executable, "-c", PROGRAM, "mirrored", "mirrored.npz"]
+    subprocess.run(command, check=True, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    mirrored = np.load(project.parent / "mirrored.npz")
+    assert_same_training(in_one_process, mirrored)
+    assert (mirrored["drawn"][0] != mirrored["drawn"][1]).any()
+
+
+def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their_own(project, in_one_process):
+    for process in start_cluster(project.parent, "-c", PROGRAM, "multi-worker", "worker-INDEX.npz"):
+        finish(process)
+    workers = [np.load(project.parent / f"worker-{index}.npz") for index in range(2)]
+    for each in workers:
+        assert_same_training(in_one_process, each)
+    assert (workers[0]["drawn"] != workers[1]["drawn"]).any()
+
+
+def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
+    write_project(tmp_path)
+    options = ["--set", "training={distribution: multi-worker, epochs: 6, patience: 9, batch_size: 8}"]
+    command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
+    for process in start_cluster(tmp_path, *command, "left-alone"):
+        finish(process)
+    history = tmp_path / "saved_models" / "killed" / "history.csv"
+    chief, worker = start_cluster(tmp_path, *command, "killed")
+    deadline = time.monotonic() + 200
+    while not (history.is_file() and pl.read_csv(history).height >= 2):
+        assert chief.poll() is None, chief.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    output, _ = chief.communicate(timeout=100)
+    assert chief.returncode == 1, output
+    assert "another process of the cluster is gone; start every process again with --resume" in output
+    assert pl.read_csv(history).height < 6
+    resumed, helper = start_cluster(tmp_path, *command, "killed", "--resume")
+    assert "going on after epoch" in finish(resumed)
+    assert finish(helper).count("epoch") == 0  # only the chief tells, measures and writes
+    tables = [pl.read_csv(tmp_path / "saved_models" / name / "history.csv").drop("seconds") for name in ("left-alone", "killed")]
+    assert tables[0].equals(tables[1])
+    one, other = (runs.open_run(tmp_path / "saved_models" / name) for name in ("left-alone", "killed"))
+    for name, tower in one.towers.items():
+        for expected, found in zip(tower.trainable_variables, other.towers[name].trainable_variables, strict=True):
+            np.testing.assert_array_equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "expected"),
+    [
+        ({"worker": ["a:1", "b:1"]}, {"type": "worker", "index": 0}, True),
+        ({"worker": ["a:1", "b:1"]}, {"type": "worker", "index": 1}, False),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, {"type": "worker", "index": 0}, False),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, {"type": "chief", "index": 0}, True),
+    ],
+)
+def test_one_process_is_the_chief(monkeypatch, jobs, task, expected):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
+    assert is_chief("multi-worker") is expected
+    assert is_chief("none")
