@@ -41,7 +41,8 @@ class TrainingSettings(Settings):
         "prefix",
         description="the retriever reads each target's history by itself (the paper), or a window of history once for all its targets",
     )
-    distribution: Distribution = Field("none", description="over this machine's GPUs, or over the processes of TF_CONFIG")
+    distribution: Distribution = Field("none", description="over this machine's GPUs, or the processes of TF_CONFIG")
+    mixed_precision: bool = Field(False, description="compute the towers in bfloat16, scores and losses in float32; for GPUs")
     averaging: float = Field(
         0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
     )

@@ -4,18 +4,30 @@ from typing import Literal
 
 import tensorflow as tf
 
-Distribution = Literal["none", "mirrored", "multi-worker"]
+Distribution = Literal["none", "mirrored", "multi-worker", "parameter-server"]
+SHARD_BYTES = 2**20  # a table is divided among the parameter servers where each of them gets at least this
 
 
 def strategy_of(kind: Distribution) -> tf.distribute.Strategy:
     """The strategy of a setting; to be called before any other use of TensorFlow.
 
     `mirrored` trains on every GPU of this machine, `multi-worker` on every process that `TF_CONFIG` lists, each of which runs
-    the same command on the same files. A replica draws pools of its own; gradients are averaged over the global batch.
+    the same command on the same files. A replica draws pools of its own; gradients are averaged over the global batch. Under
+    `parameter-server` the workers train asynchronously on variables that the parameter servers hold; embedding tables are
+    divided among these. A worker or a parameter server never returns from here: it serves until it is stopped.
     """
     if kind == "none":
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy() if kind == "mirrored" else tf.distribute.MultiWorkerMirroredStrategy()
+    if kind == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if kind == "multi-worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver(rpc_layer="grpc")
+    cluster = resolver.cluster_spec()
+    if resolver.task_type in ("worker", "ps"):
+        tf.distribute.Server(cluster, resolver.task_type, resolver.task_id, protocol="grpc").join()
+    shards = tf.distribute.experimental.partitioners.MinSizePartitioner(SHARD_BYTES, max_shards=cluster.num_tasks("ps"))
+    return tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=shards)
 
 
 def is_chief(kind: Distribution) -> bool:
@@ -27,6 +39,19 @@ def is_chief(kind: Distribution) -> bool:
     return resolver.task_type == "chief" or (not named and resolver.task_type in (None, "", "worker") and not resolver.task_id)
 
 
+def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
+    """Whether workers take steps each at its own pace, under parameter servers."""
+    return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
+def first_epoch_here(strategy: tf.distribute.Strategy, epoch: int) -> int | tf.Tensor:
+    """The epoch whose order of the examples comes first: asynchronous workers begin anywhere, each at a place of its own."""
+    if not is_asynchronous(strategy):
+        return epoch
+    # Seeds of 0 stand for none, whatever the global seed is: all workers run this very graph.
+    return tf.raw_ops.RandomUniformInt(shape=[], minval=tf.constant(0, tf.int64), maxval=tf.constant(2**40, tf.int64), seed=0, seed2=0)
+
+
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns when every process has come here, so that what the chief wrote before is there for all."""
 
@@ -34,4 +59,5 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     def arrive() -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(1.0)), axis=None)
 
-    arrive()
+    if not is_asynchronous(strategy):  # there the others have nothing to read
+        arrive()

@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def train(
     dataset = load(settings.data)
     console.print(_account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
-    with strategy.scope():
+    with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, len(dataset.catalogue))
     run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
     if writes:
@@ -158,6 +159,17 @@ def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]
     for tower in (retriever, ranker):
         tower.score({"history": nothing}, nothing[:, :1])
     return retriever, ranker
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers made within compute by this Keras policy; variables are float32 by any."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
 
 
 def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset, strategy: tf.distribute.Strategy) -> Iterator[Stage]:

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfcorr.config import TrainingSettings
 from tfcorr.cooperation.model import LoggedModel
-from tfcorr.distribution import wait_for_all
+from tfcorr.distribution import first_epoch_here, is_asynchronous, wait_for_all
 from tfcorr.settings import InputError
 
 Validate = Callable[[], dict[str, float]]
-Batches = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
+Batches = Callable[[int | tf.Tensor, tf.distribute.InputContext], tf.data.Dataset]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,12 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """Moves the kept towers towards the trained ones: an exponential average over epochs."""
         share = self.averaging if epoch else 0.0
         for name, tower in self.stage.trained.items():
-            for average, variable in zip(self.stage.kept[name].trainable_variables, tower.trainable_variables, strict=True):
-                average.assign(share * average + (1 - share) * variable)
+            pieces = iter(tower.trainable_variables)  # a table's shards under parameter servers come one after another
+            for average in self.stage.kept[name].trainable_variables:
+                whole = next(pieces).read_value()
+                while whole.shape.rank and whole.shape[0] < average.shape[0]:
+                    whole = tf.concat([whole, next(pieces).read_value()], axis=0)
+                average.assign(share * average + (1 - share) * whole)
 
 
 class ProgressBar(tf.keras.callbacks.Callback):
@@ -157,10 +161,11 @@ def fit(stage: Stage, batches: Batches, steps: int, settings: TrainingSettings, 
     if done:
         console.print(f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}"))
     if not finished:
-        bar = ProgressBar(steps, console)
-        data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(done, inputs))
+        strategy, bar = stage.model.distribute_strategy, ProgressBar(steps, console)
+        callbacks = [bookkeeper] if is_asynchronous(strategy) else [bar, bookkeeper]  # there no step is seen to end
+        data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
         try:
-            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[bar, bookkeeper], verbose=0)
+            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, verbose=0)
         finally:
             bar.progress.stop()
     wait_for_all(stage.model.distribute_strategy)

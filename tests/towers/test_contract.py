@@ -85,6 +85,26 @@ def test_compiled_equals_eager(name, settings):
 
 
 @every_tower
+def test_mixed_precision_keeps_variables_and_scores_float32_and_near_those_of_full_precision(name, settings):
+    full = build(name, settings)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        mixed = build(name, settings)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for one, other in zip(mixed.trainable_variables, full.trainable_variables, strict=True):
+        assert one.dtype == tf.float32
+        one.assign(other)
+    with tf.GradientTape() as tape:
+        scores = score(mixed)
+        loss = tf.reduce_sum(scores**2)
+    assert scores.dtype == tf.float32
+    assert not np.array_equal(scores, score(full))
+    np.testing.assert_allclose(scores, score(full), rtol=0.1, atol=0.05)
+    assert all(gradient is not None for gradient in tape.gradient(loss, mixed.trainable_variables))
+
+
+@every_tower
 def test_dropout_acts_in_training_alone(name, settings):
     tower = build(name, settings)
     np.testing.assert_array_equal(score(tower), score(tower))

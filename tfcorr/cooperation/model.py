@@ -29,4 +29,5 @@ def rows_of_all_replicas(target: tf.Tensor) -> tf.Tensor:
     Gradients are summed over the replicas, so a loss is the sum over its own examples divided by this: the mean over the
     global batch, however it was divided.
     """
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(target)[0], tf.float32))
+    rows, context = tf.cast(tf.shape(target)[0], tf.float32), tf.distribute.get_replica_context()
+    return rows if context.num_replicas_in_sync == 1 else context.all_reduce(tf.distribute.ReduceOp.SUM, rows)

@@ -33,7 +33,7 @@ def training_batches(
     length: int,
     batch_size: int,
     seed: int,
-    first_epoch: int = 0,
+    first_epoch: int | tf.Tensor = 0,
     inputs: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of (context, target [B] int32) from `first_epoch` on; an epoch has `steps_per_epoch` batches.

@@ -49,10 +49,9 @@ class Retriever(tf.keras.Model):
 
     def match(self, query: tf.Tensor, target: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Encoded contexts [B, D] against target [B] and others, [B, K] or shared by all rows [K] -> [B], [B, K] float32."""
-        target_score = tf.cast(tf.reduce_sum(query * self.item_vectors(target), axis=1), tf.float32)
-        if others.shape.rank == 1:
-            return target_score, tf.cast(tf.matmul(query, self.item_vectors(others), transpose_b=True), tf.float32)
-        return target_score, inner(query, self.item_vectors(others))
+        query, vector, vectors = (tf.cast(each, tf.float32) for each in (query, self.item_vectors(target), self.item_vectors(others)))
+        target_score = tf.reduce_sum(query * vector, axis=1)
+        return target_score, tf.matmul(query, vectors, transpose_b=True) if others.shape.rank == 1 else inner(query, vectors)
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32, the inner products."""
@@ -70,8 +69,8 @@ class Ranker(tf.keras.Model):
 
 
 def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-    """queries [B, D], vectors [B, K, D] -> inner products [B, K] float32."""
-    return tf.cast(tf.linalg.matvec(vectors, queries), tf.float32)
+    """queries [B, D], vectors [B, K, D] -> inner products [B, K], computed in float32."""
+    return tf.linalg.matvec(tf.cast(vectors, tf.float32), tf.cast(queries, tf.float32))
 
 
 class Dropout(tf.keras.layers.Layer):
