@@ -16,6 +16,7 @@ from tests.conftest import write_project
 from tfcorr import runs
 from tfcorr.distribution import is_chief
 
+WORKERS = {"worker": 2}
 # Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
 PROGRAM = """
 import sys
@@ -61,6 +62,23 @@ np.savez(result, *weights, losses=losses, drawn=np.array([each.numpy() for each 
 """
 
 
+# `tfcorr train` on a cluster with parameter servers, whose tables must be divided among them though they are tiny.
+SERVED = """
+import sys
+from tfcorr import distribution, runs
+from tfcorr.cli import main
+distribution.SHARD_BYTES = 128
+fit = runs.fit
+def checked(stage, **options):
+    names = [variable.name for tower in stage.trained.values() for variable in tower.trainable_variables]
+    assert any("items/embeddings/part_1" in name for name in names), names
+    fit(stage, **options)
+runs.fit = checked
+sys.argv = ["tfcorr", "train", "walks.yaml", "--name", "served", "--set", "training={distribution: parameter-server, epochs: 4}"]
+main()
+"""
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
@@ -71,12 +89,13 @@ def free_ports(count):
     return ports
 
 
-def start_cluster(folder, *command):
-    """The command as two workers of one cluster."""
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+def start_cluster(folder, jobs, *command):
+    """The command as every task of a cluster: {"worker": 2} is two workers."""
+    ports = iter(free_ports(sum(jobs.values())))
+    cluster = {job: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for job, count in jobs.items()}
     processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+    for job, index in [(job, index) for job, count in jobs.items() for index in range(count)]:
+        config = {"cluster": cluster, "task": {"type": job, "index": index}}
         environment = os.environ | {"TF_CONFIG": json.dumps(config), "PYTHONPATH": os.getcwd()}
         filled = [each.replace("INDEX", str(index)) for each in command]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder, "env": environment}
@@ -113,7 +132,7 @@ def test_two_devices_train_as_one_does_and_draw_pools_of_their_own(project, in_o
 
 
 def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their_own(project, in_one_process):
-    for process in start_cluster(project.parent, "-c", PROGRAM, "multi-worker", "worker-INDEX.npz"):
+    for process in start_cluster(project.parent, WORKERS, "-c", PROGRAM, "multi-worker", "worker-INDEX.npz"):
         finish(process)
     workers = [np.load(project.parent / f"worker-{index}.npz") for index in range(2)]
     for each in workers:
@@ -125,10 +144,10 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     write_project(tmp_path)
     options = ["--set", "training={distribution: multi-worker, epochs: 6, patience: 9, batch_size: 8}"]
     command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
-    for process in start_cluster(tmp_path, *command, "left-alone"):
+    for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
     history = tmp_path / "saved_models" / "killed" / "history.csv"
-    chief, worker = start_cluster(tmp_path, *command, "killed")
+    chief, worker = start_cluster(tmp_path, WORKERS, *command, "killed")
     deadline = time.monotonic() + 200
     while not (history.is_file() and pl.read_csv(history).height >= 2):
         assert chief.poll() is None, chief.communicate()[0]
@@ -140,7 +159,7 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     assert chief.returncode == 1, output
     assert "another process of the cluster is gone; start every process again with --resume" in output
     assert pl.read_csv(history).height < 6
-    resumed, helper = start_cluster(tmp_path, *command, "killed", "--resume")
+    resumed, helper = start_cluster(tmp_path, WORKERS, *command, "killed", "--resume")
     assert "going on after epoch" in finish(resumed)
     assert finish(helper).count("epoch") == 0  # only the chief tells, measures and writes
     tables = [pl.read_csv(tmp_path / "saved_models" / name / "history.csv").drop("seconds") for name in ("left-alone", "killed")]
@@ -149,6 +168,22 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     for name, tower in one.towers.items():
         for expected, found in zip(tower.trainable_variables, other.towers[name].trainable_variables, strict=True):
             np.testing.assert_array_equal(expected, found)
+
+
+def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
+    write_project(tmp_path)
+    chief, *helpers = start_cluster(tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED)
+    try:
+        finish(chief)
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.communicate()
+    run = runs.open_run(tmp_path / "saved_models" / "served")
+    history = pl.read_csv(run.folder / "history.csv")
+    assert history["epoch"].to_list() == [1, 2, 3, 4]
+    assert history["pool_log_loss_retriever"][3] < history["pool_log_loss_retriever"][0]
+    assert runs.is_exported(run)
 
 
 @pytest.mark.parametrize(

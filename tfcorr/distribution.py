@@ -49,7 +49,8 @@ def first_epoch_here(strategy: tf.distribute.Strategy, epoch: int) -> int | tf.T
     if not is_asynchronous(strategy):
         return epoch
     # Seeds of 0 stand for none, whatever the global seed is: all workers run this very graph.
-    return tf.raw_ops.RandomUniformInt(shape=[], minval=tf.constant(0, tf.int64), maxval=tf.constant(2**40, tf.int64), seed=0, seed2=0)
+    low, high = tf.constant(0, tf.int64), tf.constant(2**40, tf.int64)
+    return tf.raw_ops.RandomUniformInt(shape=tf.zeros([0], tf.int32), minval=low, maxval=high, seed=0, seed2=0)
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
