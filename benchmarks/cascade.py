@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1024)
     parser.add_argument("--at-once", type=int, default=128, help="users")
     options = parser.parse_args()
-    retriever, ranker, histories, settings = trained_towers(options.items, options.steps)
+    retriever, ranker, histories, settings = trained_towers(options.items, options.steps, options.batch)
     vectors = all_item_vectors(retriever, options.items)
     data = evaluation_batches(histories, "test", settings.history_length, options.at_once).take(options.users // options.at_once).cache()
     jobs, found = {}, {}

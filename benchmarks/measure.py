@@ -34,7 +34,7 @@ def options_of(about: str | None, rounds: int = 7, steps: int = 10) -> argparse.
     """A parser of the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help="in each of which everything is timed once")
-    parser.add_argument("--steps", type=int, default=steps, help="a round")
+    parser.add_argument("--steps", type=int, default=steps, help="of training; in each round, where it is training that is timed")
     parser.add_argument("--batch", type=int, default=512)
     return parser
 
@@ -166,11 +166,11 @@ def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> H
     return Histories([str(user) for user in range(users)], chosen.astype(np.int32) + 1, offsets)
 
 
-def trained_towers(items: int, steps: int) -> tuple[Retriever, Ranker, Histories, RunSettings]:
+def trained_towers(items: int, steps: int, batch: int) -> tuple[Retriever, Ranker, Histories, RunSettings]:
     """The small towers trained for so many steps of CoRR over clustered histories; these and the settings."""
     histories = clustered_histories(users=items, items=items, mean=20)
     sampler = {"pool": 4096, "pool_scope": "batch"}
-    settings = settings_of("small", sampler=sampler, training={"examples": "window", "batch_size": 1024})
+    settings = settings_of("small", sampler=sampler, training={"examples": "window", "batch_size": batch})
     model = cooperation(settings, items)
     stepper(model, batches(settings, histories), steps)()
     return model.retriever, model.ranker, histories, settings

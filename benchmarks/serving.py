@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--retrieve", type=int, default=500)
     parser.add_argument("--k", type=int, default=20)
     options = parser.parse_args()
-    retriever, ranker, histories, settings = trained_towers(options.items, options.steps)
+    retriever, ranker, histories, settings = trained_towers(options.items, options.steps, options.batch)
     vectors = all_item_vectors(retriever, options.items)
     kinds = {"cascade": "exact", "cascade_scann": "scann"}
     cascades = {name: Cascade(retriever, ranker, build_index(kind, vectors), options.retrieve) for name, kind in kinds.items()}

@@ -21,6 +21,8 @@ from measure import (
     use_threads,
 )
 
+from tfcorr.towers import din
+
 WIDTH, PRODUCTS = 128, 100  # of the products that are timed in turn
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["small", "paper"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--items", type=int, default=1349)
+    parser.add_argument("--parts", nargs="+", type=int, default=[din.PARTS], help="in which DIN's attention is computed apart")
     options = parser.parse_args()
     use_threads(options.threads)
     histories = random_histories(users=943, items=options.items, mean=100)
@@ -37,14 +40,24 @@ def main() -> None:
     jobs = {"product": lambda: [product() for _ in range(PRODUCTS)]}
     for size in options.sizes:
         settings = settings_of(size, training={"batch_size": options.batch})
-        jobs[size] = stepper(cooperation(settings, options.items), batches(settings, histories), options.steps)
+        for parts in options.parts:
+            job = stepper(cooperation(settings, options.items), batches(settings, histories), options.steps)
+            jobs[size, parts] = lambda job=job, parts=parts: (setattr(din, "PARTS", parts), job())  # before its graph is made
     seconds = in_turn(jobs, options.rounds, time.process_time)
     gflop = [2 * 8192 * WIDTH**2 * PRODUCTS / each / 1e9 for each in seconds["product"]]
     print(f"threads: {options.threads}; a product {WIDTH} wide makes {spread(gflop, '.0f')} GFLOP a CPU-second")
-    rows = [("sizes", "examples a CPU-second", f"CPU-seconds of {options.steps} steps over those of {PRODUCTS} products")]
-    for size in options.sizes:
-        rates = [options.steps * options.batch / each for each in seconds[size]]
-        rows.append((size, spread(rates, ",.0f"), ratio(seconds[size], seconds["product"])))
+    rows = [
+        (
+            "sizes",
+            "parts of DIN's attention",
+            "examples a CPU-second",
+            f"CPU-seconds of {options.steps} steps over those of {PRODUCTS} products",
+        )
+    ]
+    product_seconds = seconds.pop("product")
+    for (size, parts), taken in seconds.items():
+        rates = [options.steps * options.batch / each for each in taken]
+        rows.append((size, parts, spread(rates, ",.0f"), ratio(taken, product_seconds)))
     table(*rows)
     print(f"peak memory of all of these together: {peak_memory()}")
 
