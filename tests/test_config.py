@@ -5,6 +5,7 @@ import yaml
 
 from tfcorr.config import load_settings, save_settings
 from tfcorr.settings import InputError
+from tfcorr.towers.sasrec import SASRec
 
 # what is wrong: (YAML, overrides, the sentence after the file's name)
 WRONG = {
@@ -114,3 +115,12 @@ def test_defaults_are_the_papers(tmp_path):
 def test_every_pipeline_that_is_shipped_is_valid(path):
     assert load_settings(path).name == path.stem
     assert yaml.safe_load(path.read_text())["data"]
+
+
+def test_windows_need_a_causal_retriever(tmp_path, monkeypatch):
+    pipeline = tmp_path / "a.yaml"
+    pipeline.write_text("data: {path: a.csv}\ntraining: {examples: window}")
+    assert load_settings(pipeline).training.examples == "window"
+    monkeypatch.setattr(SASRec, "causal", False)
+    with pytest.raises(InputError, match="window needs a causal retriever, sasrec is none; set it to prefix"):
+        load_settings(pipeline)

@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import write_project
 from tfcorr import runs
-from tfcorr.distribution import is_chief
+from tfcorr.distribution import is_chief, strategy_of
+from tfcorr.settings import InputError
 
 WORKERS = {"worker": 2}
 # Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
@@ -184,6 +185,26 @@ def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_pat
     assert history["epoch"].to_list() == [1, 2, 3, 4]
     assert history["pool_log_loss_retriever"][3] < history["pool_log_loss_retriever"][0]
     assert runs.is_exported(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("multi-worker", None),
+        ("multi-worker", "{"),
+        ("multi-worker", '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}'),
+        ("multi-worker", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}'),
+        ("parameter-server", None),
+        ("parameter-server", '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "chief", "index": 0}}'),
+    ],
+)
+def test_a_cluster_that_tf_config_does_not_describe_is_refused(monkeypatch, kind, config):
+    if config is None:
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(InputError, match=r"TF_CONFIG.*received: (no TF_CONFIG|\{)"):
+        strategy_of(kind)
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,14 @@ def test_training_that_diverges_stops_with_one_clear_sentence(tmp_path, monkeypa
     with pytest.raises(InputError, match=r"joint, epoch 1: .* is no number any more; lower the learning rates"):
         runs.train(settings, tmp_path / "saved_models", quiet)
     assert not list((tmp_path / "saved_models" / "walks" / "checkpoints").rglob("ckpt*"))
+
+
+def test_mixed_precision_trains_in_bfloat16_and_keeps_towers_that_compute_in_float32(project, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.chdir(project.parent)
+    monkeypatch.setattr(runs, "fit", lambda stage, **_: seen.update(trained=stage.trained, kept=stage.kept))
+    runs.train(load_settings(project, ["training.mixed_precision=true"]), tmp_path, Console(quiet=True))
+    for part, dtype in (("trained", "bfloat16"), ("kept", "float32")):
+        for tower in seen[part].values():
+            assert {layer.compute_dtype for layer in tower.layers} == {dtype}
+            assert {variable.dtype for variable in tower.trainable_variables} == {tf.float32}

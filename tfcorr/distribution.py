@@ -1,8 +1,11 @@
 """Over how many devices and machines a run is spread: TensorFlow's own strategies, and which process writes the run."""
 
+import os
 from typing import Literal
 
 import tensorflow as tf
+
+from tfcorr.settings import InputError
 
 Distribution = Literal["none", "mirrored", "multi-worker", "parameter-server"]
 SHARD_BYTES = 2**20  # a table is divided among the parameter servers where each of them gets at least this
@@ -15,15 +18,16 @@ def strategy_of(kind: Distribution) -> tf.distribute.Strategy:
     the same command on the same files. A replica draws pools of its own; gradients are averaged over the global batch. Under
     `parameter-server` the workers train asynchronously on variables that the parameter servers hold; embedding tables are
     divided among these. A worker or a parameter server never returns from here: it serves until it is stopped.
+
+    Raises: InputError if TF_CONFIG does not describe the cluster that the setting needs.
     """
     if kind == "none":
         return tf.distribute.get_strategy()
     if kind == "mirrored":
         return tf.distribute.MirroredStrategy()
+    resolver, cluster = _cluster(kind)
     if kind == "multi-worker":
         return tf.distribute.MultiWorkerMirroredStrategy()
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver(rpc_layer="grpc")
-    cluster = resolver.cluster_spec()
     if resolver.task_type in ("worker", "ps"):
         tf.distribute.Server(cluster, resolver.task_type, resolver.task_id, protocol="grpc").join()
     shards = tf.distribute.experimental.partitioners.MinSizePartitioner(SHARD_BYTES, max_shards=cluster.num_tasks("ps"))
@@ -34,9 +38,26 @@ def is_chief(kind: Distribution) -> bool:
     """Whether this process is the one that writes the run's folder: the chief of TF_CONFIG's cluster, or else its worker 0."""
     if kind != "multi-worker":
         return True
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    named = "chief" in resolver.cluster_spec().jobs
+    resolver, cluster = _cluster(kind)
+    named = "chief" in cluster.jobs
     return resolver.task_type == "chief" or (not named and resolver.task_type in (None, "", "worker") and not resolver.task_id)
+
+
+def _cluster(kind: Distribution) -> tuple[tf.distribute.cluster_resolver.ClusterResolver, tf.train.ClusterSpec]:
+    """What TF_CONFIG says: which task this process is, and of what cluster."""
+    needed = {"worker"} if kind == "multi-worker" else {"chief", "ps", "worker"}
+    try:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver(rpc_layer="grpc")
+        cluster = resolver.cluster_spec()
+        known = resolver.task_id is None or cluster.task_address(resolver.task_type, resolver.task_id)
+    except (ValueError, TypeError, AttributeError) as error:  # of json and of ClusterSpec
+        raise InputError(f"TF_CONFIG describes no cluster ({error}); received: {os.environ.get('TF_CONFIG')}") from None
+    if not known or not needed <= set(cluster.jobs):
+        raise InputError(
+            f"training.distribution: {kind} needs TF_CONFIG to list tasks of {', '.join(sorted(needed))}, "
+            f"and which of them this process is; received: {os.environ.get('TF_CONFIG', 'no TF_CONFIG')}"
+        )
+    return resolver, cluster
 
 
 def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:

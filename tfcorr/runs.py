@@ -23,7 +23,7 @@ from tfcorr.cooperation.model import LoggedModel
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampling import proposal_from
 from tfcorr.cooperation.two_stage import TwoStage
-from tfcorr.data.batches import Examples, evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
 from tfcorr.data.histories import Catalogue, Dataset, Split
 from tfcorr.data.sources import load
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
@@ -79,14 +79,15 @@ def train(
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
-    sizes = _batch_sizes(settings)
+    sizes = settings.training.examples, settings.history_length, settings.training.batch_size
+    steps = steps_per_epoch(dataset.histories, *sizes)
     try:
         wait_for_all(strategy)
-        for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset, strategy):
+        for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset, strategy, steps):
             fit(
                 stage,
                 batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs),
-                steps=steps_per_epoch(dataset.histories, *sizes),
+                steps=steps,
                 settings=settings.training,
                 folder=folder,
                 console=console,
@@ -96,10 +97,6 @@ def train(
         first = str(error).splitlines()[0]
         raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
     return run
-
-
-def _batch_sizes(settings: RunSettings) -> tuple[Examples, int, int]:
-    return settings.training.examples, settings.history_length, settings.training.batch_size
 
 
 def open_run(folder: Path) -> Run:
@@ -172,11 +169,12 @@ def _precision(policy: str) -> Iterator[None]:
         tf.keras.mixed_precision.set_global_policy(before)
 
 
-def _stages(run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset, strategy: tf.distribute.Strategy) -> Iterator[Stage]:
+def _stages(
+    run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset, strategy: tf.distribute.Strategy, steps: int
+) -> Iterator[Stage]:
     """The stages of the run's method, each to be trained before the next is made; the run's own towers keep the best."""
     settings, counts = run.settings, dataset.catalogue.counts
     training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
-    steps = steps_per_epoch(dataset.histories, *_batch_sizes(settings))
     both = _validation(run, dataset, ("retriever", "cascade"))
     if training.method == "corr":
         with strategy.scope():

@@ -57,6 +57,9 @@ def test_leave_one_out_takes_the_last_two_and_trains_on_all_but_the_first():
     dataset = prepare(interactions([("a", item, time) for time, item in enumerate("uvwxyz")]), 1)
     targets = {split: dataset.histories.targets(split).tolist() for split in ("train", "validation", "test")}
     assert targets == {"train": [1, 2, 3], "validation": [4], "test": [5]}
+    histories = prepare(interactions([(f"u{n}", f"i{t}", t) for n in range(1, 9) for t in range(n)]), 1).histories
+    owned = np.unique(histories.owners(histories.targets("train")), return_counts=True)[1]
+    assert histories.training_counts.tolist() == owned.tolist() == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("examples", ["prefix", "window"])

@@ -3,7 +3,6 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.data.histories import Histories, Split
@@ -48,7 +47,7 @@ def training_batches(
     places = histories.targets("train")
     starts = histories.starts(places)
     items, all_places, all_starts = tf.constant(histories.items), tf.constant(places), tf.constant(starts)
-    lengths, counts = tf.constant(np.minimum(places - starts, length)), tf.constant(_targets_by_user(histories))
+    lengths, counts = tf.constant(np.minimum(places - starts, length)), tf.constant(histories.training_counts)
 
     def units(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if examples == "window":
@@ -73,14 +72,9 @@ def training_batches(
 
 def steps_per_epoch(histories: Histories, examples: Examples, length: int, batch_size: int) -> int:
     """Batches an epoch, such that one holds about `batch_size` targets; by windows, at least one window."""
-    counts = _targets_by_user(histories)
+    counts = histories.training_counts
     steps = -(-counts.sum() // batch_size)
     return int(steps if examples == "prefix" else min(steps, np.sum(-(-counts // length))))
-
-
-def _targets_by_user(histories: Histories) -> npt.NDArray[np.int64]:
-    """How many training targets each user has who has any, in the order of the users."""
-    return np.unique(histories.owners(histories.targets("train")), return_counts=True)[1]
 
 
 def evaluation_batches(histories: Histories, split: Split, length: int, batch_size: int) -> tf.data.Dataset:

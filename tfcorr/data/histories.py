@@ -70,6 +70,12 @@ class Histories:
         return self.offsets[self.owners(places)]
 
     @cached_property
+    def training_counts(self) -> npt.NDArray[np.int64]:
+        """How many training targets each user has who has any, in the order of the users."""
+        counts = np.diff(self.offsets) - 3  # all but the first, and the targets of validation and test
+        return counts[counts > 0]
+
+    @cached_property
     def training_items(self) -> IntArray:
         """The items that training may count: all but each user's validation and test item."""
         return self.items[self._place_is_training]
