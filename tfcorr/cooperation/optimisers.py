@@ -38,10 +38,12 @@ class LazyAdam(tf.keras.optimizers.Adam):
             variable.assign_sub(corrected * new_m / (tf.sqrt(new_v) + self.epsilon) + rate * self.decay * variable)
             return
         rows, values = gradient.indices, gradient.values
-        old_m, old_v, old = tf.gather(m, rows), tf.gather(v, rows), tf.gather(variable, rows)
+        old_m, old_v = tf.gather(m, rows), tf.gather(v, rows)
         new_m = old_m + (values - old_m) * (1 - self.beta_1)
         new_v = old_v + (tf.square(values) - old_v) * (1 - self.beta_2)
-        change = corrected * new_m / (tf.sqrt(new_v) + self.epsilon) + rate * self.decay * old
+        change = corrected * new_m / (tf.sqrt(new_v) + self.epsilon)
+        if self.decay:  # reading rows of a table that no cache holds takes its time
+            change += rate * self.decay * tf.gather(variable, rows)
         m.scatter_update(tf.IndexedSlices(new_m, rows))
         v.scatter_update(tf.IndexedSlices(new_v, rows))
         variable.scatter_sub(tf.IndexedSlices(change, rows))

@@ -32,6 +32,7 @@ class Proposal:
         with np.errstate(divide="ignore"):
             logs = np.log(np.concatenate([[0.0], shares]))
         self.log_probabilities = tf.constant(logs, tf.float32)
+        self._is_uniform = bool(np.all(weights == weights[0]))
         kept, aliases = alias_table(shares * len(shares))
         self._kept, self._aliases = tf.constant(kept, tf.float32), tf.constant(aliases, tf.int32)
 
@@ -39,6 +40,8 @@ class Proposal:
         """Item numbers of the shape, int32, drawn independently with replacement, each at the same cost however many items."""
         points = tf.random.stateless_uniform(shape, generator.make_seeds()[:, 0], maxval=len(self._kept), dtype=tf.float64)
         columns = tf.cast(points, tf.int32)
+        if self._is_uniform:  # no column has an alias
+            return 1 + columns
         kept = tf.cast(points - tf.floor(points), tf.float32) < tf.gather(self._kept, columns)
         return 1 + tf.where(kept, columns, tf.gather(self._aliases, columns))
 

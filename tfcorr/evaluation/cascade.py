@@ -9,7 +9,7 @@ from tfcorr.data.batches import Context
 from tfcorr.evaluation.index import Index
 from tfcorr.towers.layers import Ranker, Retriever
 
-PAIRS = 200_000  # pairs of a candidate and an item of the history that the ranker sees at once
+PAIRS = 50_000  # pairs of a candidate and an item of the history that the ranker sees at once
 
 
 class Retrieved(NamedTuple):

@@ -59,15 +59,23 @@ class DIN(Ranker):
         weights *= tf.cast(history > 0, queries.dtype)[:, None, :]
         interest = tf.matmul(weights, values)  # [B, K, D]
         products = [interest * queries] if self.products else []
-        hidden = tf.concat([interest, queries, *products], axis=-1)
+        hidden = rows_of(tf.concat([interest, queries, *products], axis=-1))
         for dense, dropout in zip(self.mlp, self.dropouts, strict=True):
             hidden = dropout(dense(hidden), training=training)
-        return (tf.cast(self.head(hidden), tf.float32) + tf.cast(self.bias(candidates), tf.float32))[..., 0]
+        scores = tf.reshape(self.head(hidden), tf.shape(candidates))
+        return tf.cast(scores, tf.float32) + tf.cast(self.bias(candidates)[..., 0], tf.float32)
 
     def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """queries [B, K, D], keys [B, M, D] -> the history's weights before masking, [B, K, M]."""
-        pairs = self.of_pair(queries[:, :, None, :] * keys[:, None, :, :])  # [B, K, M, H]
-        hidden = tf.sigmoid(self.of_candidate(queries)[:, :, None, :] + self.of_history(keys)[:, None, :, :] + pairs)
+        products = queries[:, :, None, :] * keys[:, None, :, :]  # [B, K, M, D]
+        shape = tf.shape(products)
+        pairs = tf.reshape(self.of_pair(rows_of(products)), tf.concat([shape[:3], [self.of_pair.units]], 0))  # [B, K, M, H]
+        hidden = rows_of(tf.sigmoid(pairs + self.of_candidate(queries)[:, :, None, :] + self.of_history(keys)[:, None, :, :]))
         for dense in self.attention:
             hidden = dense(hidden)
-        return self.weight(hidden)[..., 0]
+        return tf.reshape(self.weight(hidden), shape[:3])
+
+
+def rows_of(values: tf.Tensor) -> tf.Tensor:
+    """[..., D] -> [rows, D]; a dense layer's product, bias and activation are then one operation."""
+    return tf.reshape(values, [-1, values.shape[-1]])
