@@ -60,6 +60,29 @@ def train(
 
 
 @app.command()
+def prepare(
+    pipeline: Annotated[Path, typer.Argument(help="The YAML file of settings.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write, which must not be there.")],
+    override: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")] = None,
+) -> None:
+    """Prepares a pipeline's data once, for runs that read it with data.source: prepared.
+
+    Example: `tfcorr prepare pipelines/movielens100k.yaml data/movielens100k`
+    """
+    from tfcorr.config import load_settings
+    from tfcorr.data.prepared import check_absent, write_prepared
+    from tfcorr.data.sources import load
+    from tfcorr.runs import account_table
+
+    settings = load_settings(pipeline, override or [])
+    check_absent(output)
+    dataset = load(settings.data)
+    write_prepared(dataset, output)
+    console.print(account_table(dataset))
+    console.print(f"prepared in {output}; train on it with: --set data='{{source: prepared, path: {output}}}'", soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     k: Annotated[list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")] = None,

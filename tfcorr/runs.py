@@ -71,7 +71,7 @@ def train(
     if writes:
         _check_claim(folder, settings, resume, overwrite)
     dataset = load(settings.data)
-    console.print(_account_table(dataset))
+    console.print(account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, len(dataset.catalogue))
@@ -219,7 +219,7 @@ def batches_of(run: Run, dataset: Dataset, split: Split) -> tf.data.Dataset:
     return evaluation_batches(dataset.histories, split, run.settings.history_length, run.settings.evaluation.batch_size)
 
 
-def _account_table(dataset: Dataset) -> Table:
+def account_table(dataset: Dataset) -> Table:
     """What was read, what was dropped and why, and what is left."""
     table = Table("", "interactions", "users", "items", title="data", title_justify="left")
     for what, *numbers in dataset.account:

@@ -30,6 +30,11 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def of(cls, histories: "Histories", ids: list[str], titles: list[str]) -> "Catalogue":
+        """The items of the histories, counted there."""
+        return cls(ids, np.bincount(histories.training_items, minlength=len(ids) + 1)[1:], titles)
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -125,15 +130,19 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
         items=(items_left[order] + 1).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users_left))]).astype(np.int64),
     )
-    if len(histories.targets("train")) == 0:
+    check_targets(histories, interactions.where)
+    ids = [item_ids[i] for i in kept_items]
+    titles = [interactions.titles.get(item, "") for item in ids]
+    return Dataset(Catalogue.of(histories, ids, titles), histories, account)
+
+
+def check_targets(histories: Histories, where: str) -> None:
+    """Raises: InputError if there is no training target."""
+    if len(histories.training_counts) == 0:
         raise InputError(
-            f"{interactions.where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
+            f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
             "kept for validation and test; bring longer histories"
         )
-    ids = [item_ids[i] for i in kept_items]
-    counts = np.bincount(histories.training_items, minlength=len(ids) + 1)[1:]
-    titles = [interactions.titles.get(item, "") for item in ids]
-    return Dataset(Catalogue(ids, counts, titles), histories, account)
 
 
 def _encode(column: pl.Series) -> tuple[list[str], IntArray]:

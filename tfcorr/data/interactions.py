@@ -48,8 +48,10 @@ class TitleSettings(Settings):
 class DataSettings(Settings):
     """Where the interactions come from and which of them count."""
 
-    source: Literal["file", "movielens-100k", "tfds"] = "file"
-    path: FilePath | None = Field(None, description="CSV, TSV (either may be .gz) or Parquet; for source: file")
+    source: Literal["file", "movielens-100k", "tfds", "prepared"] = "file"
+    path: FilePath | None = Field(
+        None, description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for source: prepared"
+    )
     builder: str | None = Field(None, description="name of a TensorFlow Datasets builder; for source: tfds")
     split: str = Field("train", description="split of the builder; for source: tfds")
     data_dir: FilePath | None = Field(None, description="where TensorFlow Datasets keeps its files; for source: tfds")
@@ -79,6 +81,7 @@ UNUSED = {
     "file": {"builder", "split", "data_dir"},
     "movielens-100k": {"path", "columns", "titles", "builder", "split", "data_dir"},
     "tfds": {"path", "titles"},
+    "prepared": {"columns", "filter", "on_bad_rows", "titles", "min_interactions", "builder", "split", "data_dir"},
 }
 
 

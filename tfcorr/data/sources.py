@@ -1,4 +1,4 @@
-"""The named sources: files of the user's own, MovieLens-100K, and whatever TensorFlow Datasets can build."""
+"""The named sources: files of the user's own, MovieLens-100K, what TensorFlow Datasets can build, and data prepared before."""
 
 import hashlib
 import os
@@ -14,6 +14,7 @@ import polars as pl
 
 from tfcorr.data.histories import Dataset, prepare
 from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, mapped_columns, read_interactions, select
+from tfcorr.data.prepared import read_prepared
 from tfcorr.settings import InputError
 
 # RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.
@@ -24,6 +25,10 @@ MOVIELENS_MEMBER = "recbole/dataset_example/ml-100k/ml-100k"
 
 def load(settings: DataSettings) -> Dataset:
     """Reads and prepares the interactions that the settings name. Raises: InputError."""
+    if settings.source == "prepared":
+        if settings.path is None:
+            raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
+        return read_prepared(settings.path)
     read = {"file": read_interactions, "movielens-100k": _movielens, "tfds": _tfds}[settings.source]
     return prepare(read(settings), settings.min_interactions)
 
