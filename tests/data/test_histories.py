@@ -16,7 +16,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz"), 
 
 def interactions(rows):
     frame = pl.DataFrame(rows, schema={"user": pl.String, "item": pl.String, "time": pl.Int64}, orient="row")
-    return Interactions(frame, [("read", len(rows))], "rows")
+    return Interactions(frame.lazy(), [("read", len(rows))], "rows")
 
 
 def long_rows(users=5, items=9, each=8, seed=0):

@@ -32,7 +32,7 @@ def test_every_format_reads_the_same(tmp_path, name):
         pl.DataFrame({"user_id": ["u1", "u2", "u1"], "item_id": ["i1", "i2", "i2"], "timestamp": [3, 1, 2]}).write_parquet(path)
     else:
         write(tmp_path, GOOD.replace(",", "\t") if "tsv" in name else GOOD, name)
-    frame = read_interactions(settings(path)).frame
+    frame = read_interactions(settings(path)).collect()
     assert frame.rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
     assert frame.schema == {"user": pl.String, "item": pl.String, "time": pl.Int64}
 
@@ -40,36 +40,36 @@ def test_every_format_reads_the_same(tmp_path, name):
 def test_columns_are_mapped_and_ids_stay_strings(tmp_path):
     path = write(tmp_path, "when,who,what,stars\n1.5,007,00,5\n2.5,7,0,1\n")
     columns = Columns(user="who", item="what", time="when", rating="stars")
-    assert read_interactions(settings(path, columns=columns)).frame.rows() == [("007", "00", 1.5), ("7", "0", 2.5)]
+    assert read_interactions(settings(path, columns=columns)).collect().rows() == [("007", "00", 1.5), ("7", "0", 2.5)]
 
 
 def test_integer_ids_and_dates_of_parquet_are_read(tmp_path):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"user_id": [7], "item_id": [9], "timestamp": [datetime.datetime(2024, 1, 1)]}).write_parquet(path)
-    assert read_interactions(settings(path)).frame.rows() == [("7", "9", 1_704_067_200_000_000_000)]
+    assert read_interactions(settings(path)).collect().rows() == [("7", "9", 1_704_067_200_000_000_000)]
 
 
 def test_nanoseconds_keep_their_order_beside_a_row_that_is_skipped(tmp_path):
     path = write(tmp_path, HEADER + "u,a,1700000000000000002\nu,b,1700000000000000001\nu,c,never\n")
-    assert read_interactions(settings(path, on_bad_rows="skip")).frame["time"].to_list() == [1700000000000000002, 1700000000000000001]
+    assert read_interactions(settings(path, on_bad_rows="skip")).collect()["time"].to_list() == [1700000000000000002, 1700000000000000001]
 
 
 def test_a_byte_order_mark_line_ends_of_windows_and_blank_lines_are_no_matter(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() + b"\r\n\r\n")
-    assert read_interactions(settings(path)).frame.rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
+    assert read_interactions(settings(path)).collect().rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
     path.write_bytes(GOOD.replace("\n", "\n\n").encode())
-    assert read_interactions(settings(path)).frame.rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
+    assert read_interactions(settings(path)).collect().rows() == [("u1", "i1", 3), ("u2", "i2", 1), ("u1", "i2", 2)]
 
 
 def test_unusual_characters_do_not_end_a_row(tmp_path):
     path = write(tmp_path, 'user_id,item_id,timestamp,note\nu\u2028v,i\x0b,1,"x"\nu,j,2,\n')
-    assert read_interactions(settings(path)).frame.rows() == [("u\u2028v", "i\x0b", 1), ("u", "j", 2)]
+    assert read_interactions(settings(path)).collect().rows() == [("u\u2028v", "i\x0b", 1), ("u", "j", 2)]
 
 
 def test_an_empty_last_column_is_no_ragged_row(tmp_path):
     path = write(tmp_path, "user_id,item_id,timestamp,note\nu,i,1,\nu,j,2,x\n")
-    assert read_interactions(settings(path)).frame.height == 2
+    assert read_interactions(settings(path)).collect().height == 2
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_an_empty_last_column_is_no_ragged_row(tmp_path):
 def test_filters_keep_what_they_say(tmp_path, rule, left):
     path = write(tmp_path, "user_id,item_id,timestamp,stars,kind\nu,a,1,3,click\nu,b,2,4,buy\nu,c,3,5,click\n")
     interactions = read_interactions(settings(path, columns=Columns(rating="stars", event="kind"), filter=rule))
-    assert interactions.frame["item"].to_list() == left
+    assert interactions.collect()["item"].to_list() == left
     assert interactions.account == [("read", 3), (f"filtered: not {rule}", len(left) - 3)]
 
 
 def test_quoted_fields_may_hold_separators_and_line_ends(tmp_path):
     path = write(tmp_path, 'user_id,item_id,timestamp,note\nu1,"a,b",1,"x\ny"\nu2,c,2,\n')
-    assert read_interactions(settings(path)).frame.rows() == [("u1", "a,b", 1), ("u2", "c", 2)]
+    assert read_interactions(settings(path)).collect().rows() == [("u1", "a,b", 1), ("u2", "c", 2)]
 
 
 def test_titles_come_from_a_second_file(tmp_path):
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_gzip_or_not_utf8_or_not_there_is_rejected(tmp_path):
 def test_bad_rows_are_skipped_and_counted_when_told_to(tmp_path):
     path = write(tmp_path, "user_id,item_id,timestamp\nu,i,1\n,i,2\nu,i\nu,j,soon\nu,,4\nu,k,5,5\nu,l,6\n")
     interactions = read_interactions(settings(path, on_bad_rows="skip"))
-    assert interactions.frame["item"].to_list() == ["i", "l"]
+    assert interactions.collect()["item"].to_list() == ["i", "l"]
     assert interactions.account == [
         ("read", 7),
         ("skipped: a ragged row", -2),

@@ -16,7 +16,7 @@ from tfcorr.settings import InputError
 def dataset():
     rows = [(f"u{user}", f"i{(user + step) % 7}", 100 - step) for user in range(12) for step in range(6)]
     frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-    return prepare(Interactions(frame, [("read", len(rows))], "test", {"i3": "Three"}), 2)
+    return prepare(Interactions(frame.lazy(), [("read", len(rows))], "test", {"i3": "Three"}), 2)
 
 
 def test_what_was_written_is_read_back(dataset, tmp_path):

@@ -108,11 +108,10 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
 
     Raises: InputError if nothing is left, or nothing to train on.
     """
-    frame = interactions.frame
     account: list[tuple[str, int, int | None, int | None]] = [(what, n, None, None) for what, n in interactions.account]
-    user_ids, users = _encode(frame["user"])
-    item_ids, items = _encode(frame["item"])
-    times = frame["time"].to_numpy()
+    user_ids, item_ids = (interactions.collect(pl.col(role).unique())[role].sort() for role in ("user", "item"))
+    columns = interactions.collect(_numbered("user", user_ids), _numbered("item", item_ids), pl.col("time"))
+    users, items, times = (column.to_numpy() for column in columns)
     rows = _frequent(users, items, min_interactions)
     kept_users, users_left = np.unique(users[rows], return_inverse=True)
     kept_items, items_left = np.unique(items[rows], return_inverse=True)
@@ -126,12 +125,12 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
         )
     order = np.lexsort((times[rows], users_left))
     histories = Histories(
-        users=[user_ids[u] for u in kept_users],
+        users=user_ids.gather(kept_users).to_list(),
         items=(items_left[order] + 1).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users_left))]).astype(np.int64),
     )
     check_targets(histories, interactions.where)
-    ids = [item_ids[i] for i in kept_items]
+    ids = item_ids.gather(kept_items).to_list()
     titles = [interactions.titles.get(item, "") for item in ids]
     return Dataset(Catalogue.of(histories, ids, titles), histories, account)
 
@@ -145,11 +144,9 @@ def check_targets(histories: Histories, where: str) -> None:
         )
 
 
-def _encode(column: pl.Series) -> tuple[list[str], IntArray]:
-    """The sorted distinct ids, and each row's place among them."""
-    ids = column.unique().sort()
-    codes = column.cast(pl.Enum(ids)).to_physical().cast(pl.Int32).to_numpy()
-    return ids.to_list(), codes
+def _numbered(role: str, ids: pl.Series) -> pl.Expr:
+    """Each row's place among the sorted ids, as Int32: memory then holds no string more than once."""
+    return pl.col(role).cast(pl.Enum(ids)).to_physical().cast(pl.Int32)
 
 
 def _frequent(users: IntArray, items: IntArray, least: int) -> npt.NDArray[np.int64]:

@@ -87,16 +87,28 @@ UNUSED = {
 
 @dataclass(frozen=True)
 class Interactions:
-    """Interactions in file order.
+    """Interactions in file order, read when they are collected, and only as far as memory must hold them.
 
     `frame` has the columns user (String), item (String) and time (Int64 or Float64). `account` tells what happened to the
     rows so far, as (what, interactions) pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
     """
 
-    frame: pl.DataFrame
+    frame: pl.LazyFrame
     account: list[tuple[str, int]]
     where: str
     titles: dict[str, str] = field(default_factory=dict)
+
+    def collect(self, *columns: pl.Expr) -> pl.DataFrame:
+        """The columns of all rows, or everything. Raises: InputError if the file cannot be read after all."""
+        return collect(self.frame.select(columns or pl.all()), self.where)
+
+
+def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
+    """Computes a frame batch by batch, by Polars' streaming engine. Raises: InputError if its file cannot be read."""
+    try:
+        return frame.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{where}: cannot be read: {str(error).strip().splitlines()[0]}") from None
 
 
 def read_interactions(settings: DataSettings) -> Interactions:
@@ -114,13 +126,13 @@ def read_interactions(settings: DataSettings) -> Interactions:
 class Table:
     """A table as read: its first row has the number `first_row`, and `ragged` rows were left out."""
 
-    frame: pl.DataFrame
+    frame: pl.LazyFrame
     first_row: int
     ragged: int = 0
 
 
 def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
-    """Reads a whole table, text columns as strings. Raises: InputError for what cannot be read or has no rows."""
+    """Reads a text file, its columns as strings, or opens a Parquet file. Raises: InputError if it cannot be read or has no rows."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
@@ -128,13 +140,14 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
         raise InputError(f"{path}: unknown kind of file {kind!r}; expected .csv, .tsv (either may be .gz) or .parquet")
     try:
         if kind == ".parquet":
-            table = Table(pl.read_parquet(path), first_row=1)
+            table = Table(pl.scan_parquet(path, glob=False), first_row=1)
+            table.frame.collect_schema()  # a file that is no Parquet is told from one that is damaged further on
         else:
             table = _read_text(path, "," if kind == ".csv" else "\t", on_bad_rows)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}") from None
-    if table.frame.is_empty():
+    if not collect(table.frame.select(pl.len()), str(path)).item():
         raise InputError(f"{path}: the file has no rows; expected a header and one row an interaction")
     return table
 
@@ -149,7 +162,7 @@ def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
     if twice:
         raise InputError(f"{path}: the header names {', '.join(twice)} twice; every column needs a name of its own")
     if _is_regular(content, separator, len(header)):
-        return Table(pl.read_csv(content, separator=separator, infer_schema=False), 2)
+        return Table(pl.read_csv(content, separator=separator, infer_schema=False).lazy(), 2)
     return _read_irregular(path, content.decode(), separator, on_bad_rows)
 
 
@@ -178,46 +191,49 @@ def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> 
                 f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}: {separator.join(row)!r}; "
                 "mend the row, or set data.on_bad_rows: skip"
             )
-    return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"), 2, ragged)
+    return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").lazy(), 2, ragged)
 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
-    frame = table.frame
-    roles = mapped_columns(settings, frame.columns, where)
-    frame = frame.select(pl.col(name).alias(role) for role, name in roles.items())
-    _check_types(frame, where)
-    row = pl.int_range(table.first_row, table.first_row + pl.len()).alias("row")
-    checked = frame.with_columns(row, time=_number(frame, "time"))
-    problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item")}
-    problems["a time that is no number"] = pl.col("time").is_null()
-    wanted = _filter(settings, frame, where)
+    roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
+    frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    schema = frame.collect_schema()
+    _check_types(schema, where)
+    real, whole = _numbers(schema["time"])
+    problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item"), "a time that is no number": real.is_null()}
+    wanted = _filter(settings, schema.names(), where)
+    keep: pl.Expr | None = None
     if wanted is not None:
-        problems[f"a {wanted.role} that is no number"] = wanted.unreadable
-    account = [("read", frame.height + table.ragged)]
+        keep, problems[f"a {wanted.role} that is no number"] = wanted.keep, wanted.unreadable
+    good, found = pl.lit(value=True), dict[str, pl.Expr]()
+    for number, bad in enumerate(problems.values()):  # a row with two problems counts for the first
+        found |= {f"rows {number}": (good & bad).sum(), f"first {number}": pl.arg_where(good & bad).first()}
+        good &= ~bad
+    kept = good if keep is None else good & keep.fill_null(value=False)
+    found |= {"read": pl.len(), "kept": kept.sum(), "whole": (real.is_null() == whole.is_null()).all()}
+    fact = collect(frame.select(**found), where).row(0, named=True)
+    read = fact["read"] + table.ragged
+    account = [("read", read)]
     if table.ragged:
         account.append(("skipped: a ragged row", -table.ragged))
-    for problem, bad in problems.items():
-        found = checked.filter(bad)
-        if found.is_empty():
-            continue
-        if settings.on_bad_rows == "fail":
-            number = int(found["row"][0])
-            values = frame.row(number - table.first_row, named=True)
+    for number, problem in enumerate(problems):
+        rows, first = fact[f"rows {number}"], fact[f"first {number}"]
+        if rows and settings.on_bad_rows == "fail":
+            values = collect(frame.slice(first, 1), where).row(0, named=True)
             received = ", ".join(f"{role} {value!r}" for role, value in values.items())
-            raise InputError(f"{where}, row {number}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
-        checked = checked.filter(~bad)
-        account.append((f"skipped: {problem}", -found.height))
+            place = f"{where}, row {table.first_row + first}"
+            raise InputError(f"{place}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
+        if rows:
+            account.append((f"skipped: {problem}", -rows))
     if wanted is not None:
-        before = checked.height
-        checked = checked.filter(wanted.keep)
-        account.append((f"filtered: not {settings.filter}", checked.height - before))
-    if checked.is_empty():
-        raise InputError(
-            f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows"
-        )
-    titles = _titles(checked, "item", "title") if "title" in roles else {}
-    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account, where, titles)
+        account.append((f"filtered: not {settings.filter}", fact["kept"] - sum(rows for _, rows in account)))
+    if not fact["kept"]:
+        raise InputError(f"{where}: no interaction is left of {read} rows read; see data.filter and data.on_bad_rows")
+    time = (whole if fact["whole"] else real).alias("time")
+    checked = frame.filter(kept)
+    titles = _titles(checked, "item", "title", where) if "title" in roles else {}
+    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), time), account, where, titles)
 
 
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
@@ -237,13 +253,13 @@ class _Wanted:
     unreadable: pl.Expr
 
 
-def _filter(settings: DataSettings, frame: pl.DataFrame, where: str) -> _Wanted | None:
+def _filter(settings: DataSettings, roles: list[str], where: str) -> _Wanted | None:
     match = _FILTER.match(settings.filter or "")
     if match is None:
         return None
     rating, rating_operator, number, event, event_operator, text = match.groups()
     role = rating or event
-    if role not in frame.columns:
+    if role not in roles:
         raise InputError(f"{where}: data.filter {settings.filter!r} needs data.columns.{role}, which is not set")
     if event:
         kept = OPERATORS[event_operator](pl.col("event").cast(pl.String), text.strip("'\""))
@@ -252,9 +268,9 @@ def _filter(settings: DataSettings, frame: pl.DataFrame, where: str) -> _Wanted 
     return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null() | ~value.is_finite())
 
 
-def _check_types(frame: pl.DataFrame, where: str) -> None:
+def _check_types(schema: pl.Schema, where: str) -> None:
     """Refuses columns of Parquet's richer types, such as lists. Raises: InputError."""
-    for role, kind in frame.schema.items():
+    for role, kind in schema.items():
         plain = kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
         if not plain and not (role == "time" and kind in (pl.Date, pl.Datetime)):
             raise InputError(f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time"))
@@ -264,28 +280,32 @@ def _empty(role: str) -> pl.Expr:
     return pl.col(role).is_null() | (pl.col(role).cast(pl.String).str.strip_chars() == "")
 
 
-def _number(frame: pl.DataFrame, role: str) -> pl.Series:
-    """The column as Int64 if every number in it is whole, else as Float64; null where it is no finite number."""
-    column = frame.get_column(role)
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("ns")).to_physical()
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-    real = column.cast(pl.Float64, strict=False)
-    real = real.set(~real.is_finite(), None)
-    if column.dtype.is_float() or column.dtype.is_decimal():
-        return real
-    whole = column.cast(pl.Int64, strict=False)
-    return whole if whole.null_count() == real.null_count() else real
+def _numbers(kind: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
+    """The times as real numbers, null where one is no finite number, and as whole ones, null where one is not whole.
+
+    Whole ones are exact where real ones are not, so they are what is wanted where every number is whole.
+    """
+    time = pl.col("time")
+    if kind in (pl.Date, pl.Datetime):
+        whole = time.cast(pl.Datetime("ns")).to_physical()
+        return whole, whole
+    if kind == pl.String:
+        time = time.str.strip_chars()
+    real = time.cast(pl.Float64, strict=False)
+    real = pl.when(real.is_finite()).then(real)
+    return real, real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
 
 
 def _read_titles(settings: TitleSettings) -> dict[str, str]:
-    frame = read_table(settings.path).frame
+    frame, where = read_table(settings.path).frame, str(settings.path)
+    present = frame.collect_schema().names()
     for role, name in {"item": settings.item, "title": settings.title}.items():
-        if name not in frame.columns:
-            raise InputError(f"{settings.path}: no column {name!r}; the file has: {', '.join(frame.columns)}; set data.titles.{role}")
-    return _titles(frame, settings.item, settings.title)
+        if name not in present:
+            raise InputError(f"{where}: no column {name!r}; the file has: {', '.join(present)}; set data.titles.{role}")
+    return _titles(frame, settings.item, settings.title, where)
 
 
-def _titles(frame: pl.DataFrame, item: str, title: str) -> dict[str, str]:
-    return dict(frame.select(pl.col(item, title).cast(pl.String)).drop_nulls().iter_rows())
+def _titles(frame: pl.LazyFrame, item: str, title: str, where: str) -> dict[str, str]:
+    """Each item's last title."""
+    pairs = frame.select(pl.col(item, title).cast(pl.String)).drop_nulls().unique(subset=item, keep="last", maintain_order=True)
+    return dict(collect(pairs, where).iter_rows())

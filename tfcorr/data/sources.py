@@ -47,7 +47,7 @@ def _movielens(settings: DataSettings) -> Interactions:
         ratings = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.inter"), separator="\t", infer_schema=False)
         films = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None)
     columns = Columns(user="user_id:token", item="item_id:token", time="timestamp:float", rating="rating:float")
-    interactions = select(Table(ratings, 2), settings.model_copy(update={"columns": columns}), MOVIELENS_MEMBER)
+    interactions = select(Table(ratings.lazy(), 2), settings.model_copy(update={"columns": columns}), MOVIELENS_MEMBER)
     titles = {film: f"{title} ({year})" for film, title, year, _ in films.iter_rows()}
     return replace(interactions, titles=titles)
 
@@ -90,7 +90,7 @@ def _tfds(settings: DataSettings) -> Interactions:
         raise InputError(f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}") from None
     if not frames:
         raise InputError(f"{where}: split {settings.split!r} is empty")
-    return select(Table(pl.concat(frames), 1), settings, where)
+    return select(Table(pl.concat(frames).lazy(), 1), settings, where)
 
 
 def _column(values: np.ndarray) -> pl.Series:
