@@ -29,7 +29,7 @@ def main() -> None:
     kinds = {"cascade": "exact", "cascade_scann": "scann"}
     cascades = {name: Cascade(retriever, ranker, build_index(kind, vectors), options.retrieve) for name, kind in kinds.items()}
     ids = [f"item-{number}" for number in range(1, options.items + 1)]
-    counts = np.bincount(histories.training_items, minlength=options.items + 1)[1:]
+    counts = histories.item_counts(options.items)
     jobs, rng = {}, np.random.default_rng(0)
     history = tf.constant([[ids[number] for number in rng.integers(0, options.items, settings.history_length)]])
     request = {"history": history, "k": tf.constant([options.k]), "exclude": tf.zeros([1, 0], tf.string)}

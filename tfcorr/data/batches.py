@@ -45,21 +45,21 @@ def training_batches(
     `inputs` tells of several replicas, the stream holds the parts of every batch that this input pipeline feeds.
     """
     places = histories.targets("train")
-    starts = histories.starts(places)
+    starts, total = histories.starts(places), len(places)
     items, all_places, all_starts = tf.constant(histories.items), tf.constant(places), tf.constant(starts)
     lengths, counts = tf.constant(np.minimum(places - starts, length)), tf.constant(histories.training_counts)
 
     def units(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if examples == "window":
             return runs_of_targets(counts, length, seed, epoch)
-        return tf.range(len(places), dtype=tf.int64), lengths  # each target by itself, sorted by its history
+        return tf.range(total, dtype=tf.int64), lengths  # each target by itself, sorted by its history
 
     def batch(firsts: tf.Tensor, sizes: tf.Tensor) -> tuple[Context, tf.Tensor]:
         context: Context = {}
         if examples == "window":
             inside = tf.sequence_mask(sizes)  # [W, M]
             numbers = firsts[:, None] + tf.range(tf.shape(inside, tf.int64)[1])
-            before = tf.gather(items, tf.gather(all_places, tf.minimum(numbers, len(places) - 1)) - 1)
+            before = tf.gather(items, tf.gather(all_places, tf.minimum(numbers, total - 1)) - 1)
             context = {"window": tf.where(inside, before, 0), "place": tf.where(tf.reshape(inside, [-1]))[:, 0]}
             firsts = tf.boolean_mask(numbers, inside)
         place, width = tf.gather(all_places, firsts), tf.reduce_max(tf.concat([[1], tf.gather(lengths, firsts)], 0))

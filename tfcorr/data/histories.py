@@ -33,7 +33,7 @@ class Catalogue:
     @classmethod
     def of(cls, histories: "Histories", ids: list[str], titles: list[str]) -> "Catalogue":
         """The items of the histories, counted there."""
-        return cls(ids, np.bincount(histories.training_items, minlength=len(ids) + 1)[1:], titles)
+        return cls(ids, histories.item_counts(len(ids)), titles)
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,8 @@ class Histories:
             return (ends - 1)[ends - starts >= 2]
         if split == "validation":
             return (ends - 2)[ends - starts >= 3]
-        return np.flatnonzero(self._place_is_training & (np.arange(len(self.items)) > self._starts))
-
-    @cached_property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        return np.repeat(self.offsets[:-1], np.diff(self.offsets))
-
-    @cached_property
-    def _place_is_training(self) -> npt.NDArray[np.bool_]:
-        left = np.repeat(self.offsets[1:], np.diff(self.offsets)) - np.arange(len(self.items))
-        return left > 2
+        counts, first = self.training_counts, self.offsets[:-1][np.diff(self.offsets) > 3] + 1
+        return np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
 
     def owners(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The user of each place."""
@@ -80,10 +72,11 @@ class Histories:
         counts = np.diff(self.offsets) - 3  # all but the first, and the targets of validation and test
         return counts[counts > 0]
 
-    @cached_property
-    def training_items(self) -> IntArray:
-        """The items that training may count: all but each user's validation and test item."""
-        return self.items[self._place_is_training]
+    def item_counts(self, items: int) -> npt.NDArray[np.int64]:
+        """How many interactions each of the items 1 to N has in training, [N]: all but each user's last two."""
+        lengths, ends = np.diff(self.offsets), self.offsets[1:]
+        kept_out = np.concatenate([ends[lengths >= 1] - 1, ends[lengths >= 2] - 2])
+        return (np.bincount(self.items, minlength=items + 1) - np.bincount(self.items[kept_out], minlength=items + 1))[1:]
 
 
 @dataclass(frozen=True)
