@@ -196,44 +196,58 @@ def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
+    checked, account = check_rows(table, settings, where)
+    check_any_left(account, where)
+    titles = _titles(checked, "item", "title", where) if "title" in checked.collect_schema().names() else {}
+    return Interactions(checked.select("user", "item", "time"), told(account), where, titles)
+
+
+def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
+    """The sound and wanted rows of a table or of a part of one, and what became of all of them.
+
+    The columns are row (its number), user, item (String), time and what else is mapped; the account has the same entries
+    whatever the rows are. Raises: InputError.
+    """
     roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
     frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
     schema = frame.collect_schema()
     _check_types(schema, where)
+    frame = frame.with_row_index("row", table.first_row)
     real, whole = _numbers(schema["time"])
     problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item"), "a time that is no number": real.is_null()}
     wanted = _filter(settings, schema.names(), where)
-    keep: pl.Expr | None = None
     if wanted is not None:
-        keep, problems[f"a {wanted.role} that is no number"] = wanted.keep, wanted.unreadable
+        problems[f"a {wanted.role} that is no number"] = wanted.unreadable
     good, found = pl.lit(value=True), dict[str, pl.Expr]()
-    for number, bad in enumerate(problems.values()):  # a row with two problems counts for the first
-        found |= {f"rows {number}": (good & bad).sum(), f"first {number}": pl.arg_where(good & bad).first()}
+    for problem, bad in problems.items():  # a row with two problems counts for the first
+        found |= {problem: (good & bad).sum(), f"first of {problem}": pl.col("row").filter(good & bad).first()}
         good &= ~bad
-    kept = good if keep is None else good & keep.fill_null(value=False)
-    found |= {"read": pl.len(), "kept": kept.sum(), "whole": (real.is_null() == whole.is_null()).all()}
+    kept = good if wanted is None else good & wanted.keep.fill_null(value=False)
+    found |= {"read": pl.len(), "sound": good.sum(), "kept": kept.sum(), "whole": (real.is_null() == whole.is_null()).all()}
     fact = collect(frame.select(**found), where).row(0, named=True)
-    read = fact["read"] + table.ragged
-    account = [("read", read)]
-    if table.ragged:
-        account.append(("skipped: a ragged row", -table.ragged))
-    for number, problem in enumerate(problems):
-        rows, first = fact[f"rows {number}"], fact[f"first {number}"]
-        if rows and settings.on_bad_rows == "fail":
-            values = collect(frame.slice(first, 1), where).row(0, named=True)
+    account = [("read", fact["read"] + table.ragged), ("skipped: a ragged row", -table.ragged)]
+    for problem in problems:
+        if fact[problem] and settings.on_bad_rows == "fail":
+            first = fact[f"first of {problem}"]
+            values = collect(frame.drop("row").slice(first - table.first_row, 1), where).row(0, named=True)
             received = ", ".join(f"{role} {value!r}" for role, value in values.items())
-            place = f"{where}, row {table.first_row + first}"
-            raise InputError(f"{place}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
-        if rows:
-            account.append((f"skipped: {problem}", -rows))
+            raise InputError(f"{where}, row {first}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
+        account.append((f"skipped: {problem}", -fact[problem]))
     if wanted is not None:
-        account.append((f"filtered: not {settings.filter}", fact["kept"] - sum(rows for _, rows in account)))
-    if not fact["kept"]:
-        raise InputError(f"{where}: no interaction is left of {read} rows read; see data.filter and data.on_bad_rows")
+        account.append((f"filtered: not {settings.filter}", fact["kept"] - fact["sound"]))
     time = (whole if fact["whole"] else real).alias("time")
-    checked = frame.filter(kept)
-    titles = _titles(checked, "item", "title", where) if "title" in roles else {}
-    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), time), account, where, titles)
+    return frame.filter(kept).with_columns(pl.col("user", "item").cast(pl.String), time), account
+
+
+def told(account: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The account without the problems that no row had."""
+    return [(what, rows) for what, rows in account if rows or not what.startswith("skipped")]
+
+
+def check_any_left(account: list[tuple[str, int]], where: str) -> None:
+    """Raises: InputError if no row of those read is left."""
+    if not sum(rows for _, rows in account):
+        raise InputError(f"{where}: no interaction is left of {dict(account)['read']} rows read; see data.filter and data.on_bad_rows")
 
 
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
