@@ -107,7 +107,7 @@ def read_interactions(settings: DataSettings) -> Interactions:
     interactions = select(table, settings, str(settings.path))
     if settings.titles is None:
         return interactions
-    return replace(interactions, titles=_read_titles(settings.titles))
+    return replace(interactions, titles=read_titles(settings.titles))
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,18 @@ def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
+    checked, account = check_rows(table, settings, where)
+    check_any_left(checked.height, account, where)
+    titles = _titles(checked, "item", "title") if "title" in checked.columns else {}
+    return Interactions(checked.select("user", "item", "time"), told(account), where, titles)
+
+
+def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """The sound and wanted rows of a table or of a part of one, and what became of all of them.
+
+    The columns are user, item (String), time, row (its number) and what else is mapped; the account has the same entries
+    whatever the rows are. Raises: InputError.
+    """
     frame = table.frame
     roles = mapped_columns(settings, frame.columns, where)
     frame = frame.select(pl.col(name).alias(role) for role, name in roles.items())
@@ -194,14 +206,10 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     wanted = _filter(settings, frame, where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable
-    account = [("read", frame.height + table.ragged)]
-    if table.ragged:
-        account.append(("skipped: a ragged row", -table.ragged))
+    account = [("read", frame.height + table.ragged), ("skipped: a ragged row", -table.ragged)]
     for problem, bad in problems.items():
         found = checked.filter(bad)
-        if found.is_empty():
-            continue
-        if settings.on_bad_rows == "fail":
+        if settings.on_bad_rows == "fail" and not found.is_empty():
             number = int(found["row"][0])
             values = frame.row(number - table.first_row, named=True)
             received = ", ".join(f"{role} {value!r}" for role, value in values.items())
@@ -212,12 +220,19 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
         before = checked.height
         checked = checked.filter(wanted.keep)
         account.append((f"filtered: not {settings.filter}", checked.height - before))
-    if checked.is_empty():
-        raise InputError(
-            f"{where}: no interaction is left of {frame.height + table.ragged} rows read; see data.filter and data.on_bad_rows"
-        )
-    titles = _titles(checked, "item", "title") if "title" in roles else {}
-    return Interactions(checked.select(pl.col("user", "item").cast(pl.String), "time"), account, where, titles)
+    return checked.with_columns(pl.col("user", "item").cast(pl.String)), account
+
+
+def told(account: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The account without the problems that no row had."""
+    return [(what, rows) for what, rows in account if rows or not what.startswith("skipped")]
+
+
+def check_any_left(rows: int, account: list[tuple[str, int]], where: str) -> None:
+    """Raises: InputError if no row of those read is left."""
+    if not rows:
+        read = dict(account).get("read", 0)
+        raise InputError(f"{where}: no interaction is left of {read} rows read; see data.filter and data.on_bad_rows")
 
 
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
@@ -279,7 +294,8 @@ def _number(frame: pl.DataFrame, role: str) -> pl.Series:
     return whole if whole.null_count() == real.null_count() else real
 
 
-def _read_titles(settings: TitleSettings) -> dict[str, str]:
+def read_titles(settings: TitleSettings) -> dict[str, str]:
+    """Reads a file of titles, as item id to title. Raises: InputError."""
     frame = read_table(settings.path).frame
     for role, name in {"item": settings.item, "title": settings.title}.items():
         if name not in frame.columns:

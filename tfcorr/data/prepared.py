@@ -52,7 +52,12 @@ def check_absent(folder: Path) -> None:
 
 def write_account(folder: Path, account: list[tuple[str, int, int | None, int | None]]) -> None:
     """Writes prepared.json, without which a folder is no prepared data set: write it last."""
-    (folder / "prepared.json").write_text(json.dumps({"format": FORMAT, "account": account}, indent=1), encoding="utf-8")
+    (folder / "prepared.json").write_text(account_json(account), encoding="utf-8")
+
+
+def account_json(account: list[tuple[str, int, int | None, int | None]]) -> str:
+    """What prepared.json holds."""
+    return json.dumps({"format": FORMAT, "account": account}, indent=1)
 
 
 def read_prepared(folder: Path) -> Dataset:
