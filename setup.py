@@ -15,5 +15,6 @@ setup(
     packages=find_packages(include=["tfcorr", "tfcorr.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=[line for line in needed.splitlines() if line and not line.startswith("#")],
+    extras_require={"beam": ["apache-beam==2.77.0"]},
     entry_points={"console_scripts": ["tfcorr = tfcorr.cli:main"]},
 )

@@ -108,29 +108,39 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
     rows = _frequent(users, items, min_interactions)
     kept_users, users_left = np.unique(users[rows], return_inverse=True)
     kept_items, items_left = np.unique(items[rows], return_inverse=True)
-    dropped = f"dropped: fewer than {min_interactions} interactions"
-    account.append((dropped, len(rows) - len(users), len(kept_users) - len(user_ids), len(kept_items) - len(item_ids)))
-    account.append(("left", len(rows), len(kept_users), len(kept_items)))
-    if len(rows) == 0:
-        raise InputError(
-            f"{interactions.where}: nothing is left of {len(users)} interactions: no user and item has at least {min_interactions} of "
-            "them; lower data.min_interactions, or bring more data"
-        )
+    left = (len(rows), len(kept_users), len(kept_items))
+    account += dropped_and_left((len(users), len(user_ids), len(item_ids)), left, min_interactions, interactions.where)
     order = np.lexsort((times[rows], users_left))
     histories = Histories(
         users=user_ids.gather(kept_users).to_list(),
         items=(items_left[order] + 1).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users_left))]).astype(np.int64),
     )
-    check_targets(histories, interactions.where)
+    check_trainable(len(histories.training_counts), interactions.where)
     ids = item_ids.gather(kept_items).to_list()
     titles = [interactions.titles.get(item, "") for item in ids]
     return Dataset(Catalogue.of(histories, ids, titles), histories, account)
 
 
-def check_targets(histories: Histories, where: str) -> None:
-    """Raises: InputError if there is no training target."""
-    if len(histories.training_counts) == 0:
+def dropped_and_left(
+    before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str
+) -> list[tuple[str, int, int | None, int | None]]:
+    """The account's last rows, of (interactions, users, items) before and after the rare were dropped.
+
+    Raises: InputError if nothing is left.
+    """
+    if not left[0]:
+        raise InputError(
+            f"{where}: nothing is left of {before[0]} interactions: no user and item has at least {least} of them; "
+            "lower data.min_interactions, or bring more data"
+        )
+    interactions, users, items = (after - earlier for after, earlier in zip(left, before, strict=True))
+    return [(f"dropped: fewer than {least} interactions", interactions, users, items), ("left", *left)]
+
+
+def check_trainable(users: int, where: str) -> None:
+    """Raises: InputError if none of the users with a training target is left."""
+    if not users:
         raise InputError(
             f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
             "kept for validation and test; bring longer histories"

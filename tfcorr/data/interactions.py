@@ -119,7 +119,7 @@ def read_interactions(settings: DataSettings) -> Interactions:
     interactions = select(table, settings, str(settings.path))
     if settings.titles is None:
         return interactions
-    return replace(interactions, titles=_read_titles(settings.titles))
+    return replace(interactions, titles=read_titles(settings.titles))
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,8 @@ def _numbers(kind: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
     return real, real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
 
 
-def _read_titles(settings: TitleSettings) -> dict[str, str]:
+def read_titles(settings: TitleSettings) -> dict[str, str]:
+    """Reads a file of titles, as item id to title. Raises: InputError."""
     frame, where = read_table(settings.path).frame, str(settings.path)
     present = frame.collect_schema().names()
     for role, name in {"item": settings.item, "title": settings.title}.items():

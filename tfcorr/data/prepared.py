@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tfcorr.data.histories import Catalogue, Dataset, Histories, check_targets
+from tfcorr.data.histories import Catalogue, Dataset, Histories, check_trainable
 from tfcorr.files import read_intact, write_whole
 from tfcorr.settings import InputError
 
@@ -52,7 +52,12 @@ def check_absent(folder: Path) -> None:
 
 def write_account(folder: Path, account: list[tuple[str, int, int | None, int | None]]) -> None:
     """Writes prepared.json, without which a folder is no prepared data set: write it last."""
-    (folder / "prepared.json").write_text(json.dumps({"format": FORMAT, "account": account}, indent=1), encoding="utf-8")
+    (folder / "prepared.json").write_text(account_json(account), encoding="utf-8")
+
+
+def account_json(account: list[tuple[str, int, int | None, int | None]]) -> str:
+    """What prepared.json holds."""
+    return json.dumps({"format": FORMAT, "account": account}, indent=1)
 
 
 def read_prepared(folder: Path) -> Dataset:
@@ -77,7 +82,7 @@ def read_prepared(folder: Path) -> Dataset:
         raise InputError(f"{folder}: histories*.parquet holds item {unknown[0]}, but there are {items.height} items; is a file missing?")
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     histories = Histories(rows["user"].to_list(), chosen, offsets)
-    check_targets(histories, str(folder))
+    check_trainable(len(histories.training_counts), str(folder))
     return Dataset(
         Catalogue.of(histories, items["id"].to_list(), items["title"].to_list()), histories, [tuple(row) for row in told["account"]]
     )
