@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 import typer
 
-from tfcorr import cli
+from tfcorr import cli, runs
+from tfcorr.config import load_settings
+from tfcorr.data.sources import load
 
-COMMANDS = ["train", "evaluate", "compare", "export", "recommend", "doctor"]
+COMMANDS = ["train", "prepare", "evaluate", "compare", "export", "recommend", "doctor"]
 
 
 @pytest.fixture
@@ -36,6 +38,18 @@ def test_every_help_page_has_an_example_that_parses(tfcorr, command):
     with group.make_context("tfcorr", cli._spread(example.split()), resilient_parsing=False) as context:
         name, chosen, arguments = group.resolve_command(context, example.split())
         chosen.make_context(name, cli._spread(arguments))  # a usage error if it does not parse
+
+
+def test_prepared_data_are_those_that_a_run_reads(tfcorr, trained, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project.parent)
+    code, out, _ = tfcorr("prepare", project, tmp_path / "prepared")
+    assert code == 0
+    assert f"--set data='{{source: prepared, path: {tmp_path}/prepared}}'" in out
+    settings = load_settings(project, [f"data={{source: prepared, path: {tmp_path}/prepared}}"])
+    runs.check_data(trained, load(settings.data))
+    code, _, err = tfcorr("prepare", project, tmp_path / "prepared")
+    assert code == 1
+    assert "is there already" in err
 
 
 def test_help_needs_no_tensorflow():
