@@ -74,9 +74,9 @@ def peak_memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 
 
-def use_threads(threads: int) -> None:
-    """How many threads TensorFlow may use; before anything else of it."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+def use_threads(threads: int, of_each: int | None = None) -> None:
+    """How many operations TensorFlow may compute at once, and on how many threads each; before anything else of it."""
+    tf.config.threading.set_intra_op_parallelism_threads(of_each or threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
