@@ -139,7 +139,7 @@ def dropped_and_left(
 
 
 def check_trainable(users: int, where: str) -> None:
-    """Raises: InputError if none of the users with a training target is left."""
+    """Raises: InputError if no user has a training target; `users` is how many have one."""
     if not users:
         raise InputError(
             f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
