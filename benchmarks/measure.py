@@ -16,11 +16,11 @@ import tensorflow as tf
 from tfcorr.config import RunSettings
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.optimisers import LazyAdam
-from tfcorr.cooperation.sampling import proposal_from
-from tfcorr.cooperation.two_stage import TwoStage
+from tfcorr.cooperation.sampler import Sampler
+from tfcorr.cooperation.two_stage import RetrieverAlone
 from tfcorr.data.batches import training_batches
 from tfcorr.data.histories import Histories
-from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
+from tfcorr.towers import RANKERS, RETRIEVERS, Domain, Ranker, Retriever
 
 assert tfcorr
 Job = Callable[[], object]
@@ -117,22 +117,23 @@ def settings_of(size: str, **more: object) -> RunSettings:
     return RunSettings.parse({"name": size, "history_length": 20, "data": {"source": "movielens-100k"}, **SIZES[size], **more}, size)
 
 
-def cooperation(settings: RunSettings, items: int) -> CoRR:
-    """A compiled CoRR of the settings over so many items."""
-    length = settings.history_length
-    retriever = RETRIEVERS[settings.retriever.name](settings.retriever, items, length)
-    ranker = RANKERS[settings.ranker.name](settings.ranker, items, length)
-    proposal = proposal_from(settings.sampler, np.ones(items, np.int64))
-    model = CoRR(retriever, ranker, proposal, settings.sampler, settings.training.kl_weight, settings.seed)
+def cooperation(settings: RunSettings, items: int, users: int = 0) -> CoRR:
+    """A compiled CoRR of the settings over so many items and users."""
+    domain = Domain(items, users, settings.history_length)
+    retriever, ranker = (
+        RETRIEVERS[settings.retriever.name](settings.retriever, domain),
+        RANKERS[settings.ranker.name](settings.ranker, domain),
+    )
+    sampler = Sampler(settings.sampler, np.ones(items, np.int64), retriever, settings.seed)
+    model = CoRR(retriever, ranker, sampler, settings.training.loss, settings.training.kl_weight)
     model.compile(optimizer={"retriever": LazyAdam(1e-3), "ranker": LazyAdam(1e-3)})
     return model
 
 
-def retriever_alone(settings: RunSettings, items: int) -> TwoStage:
+def retriever_alone(settings: RunSettings, items: int) -> RetrieverAlone:
     """The settings' retriever, compiled to be trained alone."""
-    tower = RETRIEVERS[settings.retriever.name](settings.retriever, items, settings.history_length)
-    sampler = settings.sampler
-    model = TwoStage(tower, proposal_from(sampler, np.ones(items, np.int64)), sampler.pool_scope, sampler.pool, settings.seed)
+    tower = RETRIEVERS[settings.retriever.name](settings.retriever, Domain(items, 0, settings.history_length))
+    model = RetrieverAlone(tower, Sampler(settings.sampler, np.ones(items, np.int64), tower, settings.seed), settings.training.loss)
     model.compile(optimizer=LazyAdam(1e-3))
     return model
 

@@ -21,7 +21,7 @@ def main() -> None:
     def padded(data):
         for context, target in data:
             missing = options.length - tf.shape(context["history"])[1]
-            yield {"history": tf.pad(context["history"], [[0, 0], [missing, 0]])}, target
+            yield context | {"history": tf.pad(context["history"], [[0, 0], [missing, 0]])}, target
 
     rows = [("sizes", "as long as the longest, examples a second", f"padded to {options.length}", "ratio")]
     for size in options.sizes:

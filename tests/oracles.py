@@ -29,6 +29,12 @@ def sampled_kl(teacher: Floats, student: Floats, log_q: Floats) -> float:
     return float(sum(a * math.log(a / b) for a, b in zip(p, other, strict=True)))
 
 
+def binary_cross_entropy(target_score: float, sample_scores: Floats) -> float:
+    """−log of the target's sigmoid, and the mean over the samples of −log of one less theirs."""
+    of_samples = [-math.log(1 - 1 / (1 + math.exp(-score))) for score in sample_scores]
+    return -math.log(1 / (1 + math.exp(-target_score))) + sum(of_samples) / len(of_samples)
+
+
 def kl(p: Floats, q: Floats) -> float:
     return float(np.sum(p * (np.log(p) - np.log(q))))
 

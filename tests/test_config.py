@@ -45,7 +45,7 @@ WRONG = {
     "a tower named by a list": (
         "data: {path: a.csv}\nretriever: {name: [a]}",
         [],
-        ": retriever: there is no ['a']; expected one of: sasrec",
+        ": retriever: there is no ['a']; expected one of: caser",
     ),
     "k beyond what is retrieved": (
         "data: {path: a.csv}\nevaluation: {retrieve: 50, k: [100]}",

@@ -31,23 +31,24 @@ strategy = strategy_of("none" if kind == "one" else kind)
 from tests.towers.test_contract import build
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.optimisers import LazyAdam
-from tfcorr.cooperation.sampling import Proposal, Resampled, SamplerSettings
+from tfcorr.cooperation.sampler import Sampler
+from tfcorr.cooperation.sampling import Drawn, Resampled, SamplerSettings
 from tfcorr.config import load_settings
 from tfcorr.data.batches import steps_per_epoch, training_batches
 from tfcorr.data.sources import load
 
-class Fixed(CoRR):
-    def _resample(self, query, target):
+class Fixed(Sampler):
+    def resample(self, query, target):
         pool = (target[:, None] * 3 + tf.range(8)) % 40 + 1
-        target_score, scores = self.retriever.match(query, target, pool)
+        target_score, scores = self._retriever.match(query, target, pool)
         log_q = tf.nn.log_softmax(tf.stop_gradient(tf.concat([target_score[:, None], scores], axis=1)))
-        return Resampled(pool[:, :5], log_q[:, 1:6], log_q[:, 0], target_score, target_score, target_score)
+        return Resampled(Drawn(pool[:, :5], log_q[:, 1:6], log_q[:, 0]), pool, scores, target_score, target_score, target_score)
 
 tf.keras.utils.set_random_seed(3)
 histories = load(load_settings("walks.yaml").data).histories
 with strategy.scope():
     towers = [build(name, {"dim": 8, "dropout": 0.0}, 40, 6) for name in ("sasrec", "din")]
-    model = Fixed(*towers, Proposal(np.ones(40)), SamplerSettings(), 1.0, seed=5)
+    model = CoRR(*towers, Fixed(SamplerSettings(), np.ones(40, np.int64), towers[0], seed=5), "softmax", 1.0)
     optimisers = {name: LazyAdam(0.01) for name in ("retriever", "ranker")}
     for optimiser in optimisers.values():
         optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
@@ -55,7 +56,7 @@ with strategy.scope():
 sizes = "prefix", 6, 50
 batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
 history = model.fit(batches, epochs=3, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
-draw = tf.function(lambda: model.proposal.draw([20], model.generator))
+draw = tf.function(lambda: model.sampler.proposal.draw([20], model.generator))
 drawn = strategy.experimental_local_results(strategy.run(draw))
 weights = [variable.numpy() for tower in towers for variable in tower.trainable_variables]
 losses = np.array([history[name] for name in ("loss_retriever", "loss_ranker", "kl")])

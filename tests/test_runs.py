@@ -100,6 +100,30 @@ def test_a_run_keeps_what_it_takes_to_understand_it(trained):
     assert logged | measured <= tags
 
 
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"method": "adversarial", "loss": "bce"},
+        {"method": "two-stage", "examples": "window", "retriever": "gru4rec", "ranker": "bst", "negatives": "resample"},
+        {"method": "corr", "retriever": "caser", "ranker": "dien", "negatives": "ltop", "distillation": "top"},
+    ],
+    ids=lambda training: training["method"],
+)
+def test_each_method_trains_other_towers_by_other_strategies(tmp_path, monkeypatch, training):
+    """Two epochs of each; what the second began from is in the checkpoint, statistics of batches included."""
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    towers = [f"{tower}={{name: {training.pop(tower)}, dim: 8}}" for tower in ("retriever", "ranker") if tower in training]
+    sampler = {"pool": 20, "samples": 5} | {name: training.pop(name) for name in ("negatives", "distillation") if name in training}
+    settings = load_settings(pipeline, [f"training={training | {'epochs': 2}}", f"sampler={sampler}", *towers])
+    run = runs.train(settings, console=quiet)
+    measured = runs.evaluate(run).metrics
+    opened = runs.open_run(run.folder)
+    assert runs.evaluate(opened).metrics == measured
+    for one, other in zip(weights(opened), weights(run), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(("share", "method"), [(0.0, "corr"), (0.6, "corr"), (0.6, "two-stage")])
 def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, method):
     """Of the towers that a stage trains, and with the share 0 their last weights."""

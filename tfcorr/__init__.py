@@ -20,15 +20,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on miss
 
 # The public names and where they live; each is imported when it is first asked for, as TensorFlow takes seconds.
 _PUBLIC = {
+    "Adversarial": "tfcorr.cooperation.adversarial",
     "CoRR": "tfcorr.cooperation.corr",
+    "Domain": "tfcorr.towers",
     "InputError": "tfcorr.settings",
-    "Proposal": "tfcorr.cooperation.sampling",
+    "Proposal": "tfcorr.cooperation.proposals",
     "RANKERS": "tfcorr.towers",
     "RETRIEVERS": "tfcorr.towers",
     "Ranker": "tfcorr.towers",
+    "RankerAlone": "tfcorr.cooperation.two_stage",
     "Recommender": "tfcorr.serving.recommend",
     "Retriever": "tfcorr.towers",
-    "TwoStage": "tfcorr.cooperation.two_stage",
+    "RetrieverAlone": "tfcorr.cooperation.two_stage",
+    "Sampler": "tfcorr.cooperation.sampler",
     "compare": "tfcorr.evaluation.compare",
     "evaluate": "tfcorr.runs",
     "export_run": "tfcorr.runs",

@@ -150,6 +150,7 @@ def export(run: RunFolder) -> None:
 def recommend(
     run: RunFolder,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    user: Annotated[str | None, typer.Option(help="The id of the user, where a tower reads it.")] = None,
     k: Annotated[int, typer.Option(min=1, max=10**6, help="How many items.")] = 10,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
     titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
@@ -157,20 +158,22 @@ def recommend(
     source: Annotated[Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet to write the recommendations for --input to.")] = None,
 ) -> None:
-    """Recommends by the exported cascade: for one history, or for a file of them.
+    """Recommends by the exported cascade: for one history or user, or for a file of them.
 
     Example: `tfcorr recommend saved_models/movielens100k --history 50,181,172 --k 10 --titles`
     """
     from tfcorr.serving import recommend as serving
 
-    if (history is None) == (source is None) or (source is None) != (output is None):
-        raise typer.BadParameter("give either --history, or --input and --output")
+    if (history is user is None) == (source is None) or (source is None) != (output is None):
+        raise typer.BadParameter("give either --history or --user or both, or --input and --output")
     recommender = serving.Recommender(run, index)
+    if user is not None and not recommender.reads_user:
+        raise InputError(f"{run}: its towers do not read the user; give --history alone")
     if source is not None and output is not None:
         console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
         return
     names = serving.titles(run) if titles else {}
-    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)])
+    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], [user or ""])
     table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
     for _, rank, item, ranked, retrieved in found.iter_rows():
         table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), f"{ranked:.3f}", f"{retrieved:.3f}")

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_validator
 
+from tfcorr.cooperation.losses import LossName
 from tfcorr.cooperation.optimisers import OptimiserSettings
 from tfcorr.cooperation.sampling import SamplerSettings
+from tfcorr.cooperation.strategies import GLOBAL
 from tfcorr.data.batches import Examples
 from tfcorr.data.interactions import DataSettings
 from tfcorr.distribution import Distribution
@@ -33,7 +35,10 @@ def _tower(registry: dict[str, Any], default: str) -> BeforeValidator:
 class TrainingSettings(Settings):
     """How the towers are trained."""
 
-    method: Literal["corr", "two-stage"] = Field("corr", description="together, or each alone (the baseline)")
+    method: Literal["corr", "two-stage", "adversarial"] = Field(
+        "corr", description="together, each alone (the baseline), or the retriever as the ranker's adversary"
+    )
+    loss: LossName = Field("softmax", description="of both towers over the target and its negatives; the paper's is softmax")
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
     batch_size: int = Field(512, ge=1, description="training targets a step")
@@ -46,7 +51,8 @@ class TrainingSettings(Settings):
     averaging: float = Field(
         0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
     )
-    kl_weight: float = Field(1.0, ge=0, description="weight of the distillation in the retriever's loss; 1 is the paper's")
+    kl_weight: float = Field(1.0, ge=0, description="of corr: weight of the distillation in the retriever's loss; 1 is the paper's")
+    adversarial_weight: float = Field(1.0, ge=0, description="of adversarial: weight of the policy gradient in the retriever's loss")
     retriever: OptimiserSettings = OptimiserSettings()
     ranker: OptimiserSettings = OptimiserSettings()
 
@@ -83,6 +89,20 @@ class RunSettings(Settings):
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether a strategy takes the retriever's best of all items."""
+        return bool(GLOBAL & {self.sampler.negatives, self.sampler.distillation if self.training.method == "corr" else None})
+
+    @model_validator(mode="after")
+    def _an_index_needs_its_process(self) -> Self:
+        if self.needs_index and self.training.distribution == "parameter-server":
+            raise InputError(
+                f"sampler.negatives: {self.sampler.negatives} and sampler.distillation: {self.sampler.distillation} search an index of all "
+                "items, which parameter servers do not hold; choose other strategies, or another training.distribution"
+            )
+        return self
 
     @model_validator(mode="after")
     def _windows_need_a_causal_retriever(self) -> Self:

@@ -18,28 +18,22 @@ from rich.table import Table
 
 import tfcorr
 from tfcorr.config import RunSettings, check_cut_offs, flat, load_settings, save_settings
-from tfcorr.cooperation.corr import CoRR
-from tfcorr.cooperation.model import LoggedModel
-from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
-from tfcorr.cooperation.sampling import proposal_from
-from tfcorr.cooperation.two_stage import TwoStage
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
-from tfcorr.data.histories import Catalogue, Dataset, Split
+from tfcorr.data.histories import Catalogue, Dataset
 from tfcorr.data.sources import load
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
-from tfcorr.evaluation.index import ExactIndex, IndexKind, build_index
+from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
-from tfcorr.towers import RANKERS, RETRIEVERS, Ranker, Retriever
-from tfcorr.training import Stage, Validate, fit, restore_best, resume_hint
+from tfcorr.stages import LAST_STAGE, stages_of
+from tfcorr.towers import RANKERS, RETRIEVERS, Domain, Ranker, Retriever
+from tfcorr.training import fit, restore_best, resume_hint
 
-LAST_STAGE = {"corr": "joint", "two-stage": "ranker"}
-MONITORED_K = 20
 CASCADES: dict[str, IndexKind] = {"cascade": "exact", "cascade_scann": "scann"}  # SavedModels by name
 
 
@@ -50,6 +44,7 @@ class Run:
     folder: Path
     settings: RunSettings
     catalogue: Catalogue
+    users: list[str]
     retriever: Retriever
     ranker: Ranker
 
@@ -73,9 +68,10 @@ def train(
     dataset = load(settings.data)
     console.print(account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
+    known = dataset.catalogue, dataset.histories.users
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
-        trained = _build_towers(settings, len(dataset.catalogue))
-    run = Run(folder, settings, dataset.catalogue, *_build_towers(settings, len(dataset.catalogue)))
+        trained = _build_towers(settings, *known)
+    run = Run(folder, settings, *known, *_build_towers(settings, *known))
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
@@ -83,7 +79,7 @@ def train(
     steps = steps_per_epoch(dataset.histories, *sizes)
     try:
         wait_for_all(strategy)
-        for stage in _stages(run, dict(zip(run.towers, trained, strict=True)), dataset, strategy, steps):
+        for stage in stages_of(settings, dict(zip(run.towers, trained, strict=True)), run.towers, dataset, strategy, steps):
             fit(
                 stage,
                 batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs),
@@ -108,7 +104,8 @@ def open_run(folder: Path) -> Run:
         raise InputError(f"{folder}: the run has not started; {resume_hint(folder)}")
     table = read_intact(folder / "catalogue.parquet", pl.read_parquet)
     catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list())
-    run = Run(folder, settings, catalogue, *_build_towers(settings, len(catalogue)))
+    users = read_intact(folder / "users.parquet", pl.read_parquet)["id"].to_list()
+    run = Run(folder, settings, catalogue, users, *_build_towers(settings, catalogue, users))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
     return run
 
@@ -148,13 +145,14 @@ def _begin(folder: Path, settings: RunSettings) -> None:
     save_settings(settings, folder / "settings.yaml")
 
 
-def _build_towers(settings: RunSettings, items: int) -> tuple[Retriever, Ranker]:
+def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str]) -> tuple[Retriever, Ranker]:
     """Towers with their variables made."""
-    retriever = RETRIEVERS[settings.retriever.name](settings.retriever, items, settings.history_length)
-    ranker = RANKERS[settings.ranker.name](settings.ranker, items, settings.history_length)
+    domain = Domain(len(catalogue), len(users), settings.history_length)
+    retriever = RETRIEVERS[settings.retriever.name](settings.retriever, domain)
+    ranker = RANKERS[settings.ranker.name](settings.ranker, domain)
     nothing = tf.zeros([1, settings.history_length], tf.int32)
     for tower in (retriever, ranker):
-        tower.score({"history": nothing}, nothing[:, :1])
+        tower.score({"history": nothing, "user": nothing[:, 0]}, nothing[:, :1])
     return retriever, ranker
 
 
@@ -169,56 +167,6 @@ def _precision(policy: str) -> Iterator[None]:
         tf.keras.mixed_precision.set_global_policy(before)
 
 
-def _stages(
-    run: Run, trained: dict[str, tf.keras.Model], dataset: Dataset, strategy: tf.distribute.Strategy, steps: int
-) -> Iterator[Stage]:
-    """The stages of the run's method, each to be trained before the next is made; the run's own towers keep the best."""
-    settings, counts = run.settings, dataset.catalogue.counts
-    training, sampler, proposal = settings.training, settings.sampler, proposal_from(settings.sampler, counts)
-    both = _validation(run, dataset, ("retriever", "cascade"))
-    if training.method == "corr":
-        with strategy.scope():
-            model: LoggedModel = CoRR(trained["retriever"], trained["ranker"], proposal, sampler, training.kl_weight, settings.seed)
-            model.compile(optimizer={name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()})
-        yield Stage("joint", model, trained, run.towers, both, f"cascade_ndcg@{MONITORED_K}")
-        return
-    # The baseline's retriever sees the whole pool as negatives, its ranker as many of them as the cooperation would give it.
-    alone = {"retriever": (sampler.pool, _validation(run, dataset, ("retriever",))), "ranker": (sampler.samples, both)}
-    for name, (negatives, validate) in alone.items():
-        with strategy.scope():
-            model = TwoStage(trained[name], proposal, sampler.pool_scope, negatives, settings.seed)
-            model.compile(optimizer=_optimiser(getattr(training, name), trained[name], steps))
-        monitor = f"{'retriever' if name == 'retriever' else 'cascade'}_ndcg@{MONITORED_K}"
-        yield Stage(name, model, {name: trained[name]}, run.towers, validate, monitor)
-
-
-def _optimiser(settings: OptimiserSettings, tower: tf.keras.Model, steps: int) -> LazyAdam:
-    rate = tf.keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, settings.decay)
-    optimiser = LazyAdam(rate, settings.weight_decay)
-    optimiser.build(tower.trainable_variables)
-    return optimiser
-
-
-def _validation(run: Run, dataset: Dataset, stages: tuple[RankedStage, ...]) -> Validate:
-    """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
-    cascade = cascade_of(run)
-    assert isinstance(cascade.index, ExactIndex)
-    batches = batches_of(run, dataset, "validation")
-    index, ranks = cascade.index, rank_batch(cascade, batches.element_spec, run.settings.evaluation.exclude_seen, stages)
-
-    def validate() -> dict[str, float]:
-        index.vectors.assign(all_item_vectors(run.retriever, len(run.catalogue)))
-        table = metrics_by_stage(rank_users(ranks, batches), [MONITORED_K], cascade.size)
-        return {f"{stage}_{name}": value for stage, values in table.items() for name, value in values.items()}
-
-    return validate
-
-
-def batches_of(run: Run, dataset: Dataset, split: Split) -> tf.data.Dataset:
-    """The split's users in evaluation batches of the run's sizes."""
-    return evaluation_batches(dataset.histories, split, run.settings.history_length, run.settings.evaluation.batch_size)
-
-
 def account_table(dataset: Dataset) -> Table:
     """What was read, what was dropped and why, and what is left."""
     table = Table("", "interactions", "users", "items", title="data", title_justify="left")
@@ -228,7 +176,7 @@ def account_table(dataset: Dataset) -> Table:
 
 
 def _write_provenance(run: Run, dataset: Dataset) -> None:
-    """The catalogue, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
+    """The items, the users, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
     packages = ["tensorflow", "tf_keras", "tensorflow-recommenders", "scann", "numpy", "polars"]
     provenance = {
         "tfcorr": tfcorr.__version__,
@@ -240,6 +188,7 @@ def _write_provenance(run: Run, dataset: Dataset) -> None:
         check_data(run, dataset)
     catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
     write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
+    write_whole(run.folder / "users.parquet", pl.DataFrame({"id": run.users}, schema={"id": pl.String}).write_parquet)
     write_whole(run.folder / "provenance.json", lambda path: path.write_text(json.dumps(provenance, indent=2) + "\n"))
 
 
@@ -278,7 +227,8 @@ def evaluate(
     check_data(run, dataset)
     stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
     cascade = cascade_of(run, index, retrieve)
-    batches = batches_of(run, dataset, "test")
+    sizes = run.settings.history_length, settings.batch_size
+    batches = evaluation_batches(dataset.histories, "test", *sizes)
     rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, stages)
     rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
     started = time.monotonic()
@@ -313,6 +263,7 @@ def export_run(run: Run) -> int:
         run.retriever,
         run.ranker,
         run.catalogue,
+        run.users,
         cascades,
         settings.history_length,
         settings.evaluation.exclude_seen,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import tensorflow as tf
@@ -18,6 +18,14 @@ from tfcorr.cooperation.model import LoggedModel
 from tfcorr.distribution import first_epoch_here, is_asynchronous, wait_for_all
 from tfcorr.settings import InputError
 
+
+class Refreshed(Protocol):
+    """An index that is made anew from time to time."""
+
+    def refresh(self) -> bool:
+        """Returns whether graphs that search it must be traced again."""
+
+
 Validate = Callable[[], dict[str, float]]
 Batches = Callable[[int | tf.Tensor, tf.distribute.InputContext], tf.data.Dataset]
 
@@ -28,6 +36,7 @@ class Stage:
 
     `trained` are the towers by name whose variables the model trains, `kept` a second set of towers, which holds the average
     over epochs of the trained ones: it is what `validate` measures, and what is saved when the metric `monitor` is at its best.
+    `index` is what the model draws from, to be refreshed every so many epochs.
     """
 
     name: str
@@ -36,6 +45,8 @@ class Stage:
     kept: dict[str, tf.keras.Model]
     validate: Validate
     monitor: str
+    index: Refreshed | None = None
+    refresh: int = 1
 
 
 class Bookkeeper(tf.keras.callbacks.Callback):
@@ -107,12 +118,26 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """Moves the kept towers towards the trained ones: an exponential average over epochs."""
         share = self.averaging if epoch else 0.0
         for name, tower in self.stage.trained.items():
-            pieces = iter(tower.trainable_variables)  # a table's shards under parameter servers come one after another
-            for average in self.stage.kept[name].trainable_variables:
+            pieces = iter(tower.variables)  # a table's shards under parameter servers come one after another
+            for average in self.stage.kept[name].variables:
                 whole = next(pieces).read_value()
                 while whole.shape.rank and whole.shape[0] < average.shape[0]:
                     whole = tf.concat([whole, next(pieces).read_value()], axis=0)
                 average.assign(share * average + (1 - share) * whole)
+
+
+class Refresh(tf.keras.callbacks.Callback):
+    """Refreshes a stage's index before its first epoch here, and every so many epochs."""
+
+    def __init__(self, index: Refreshed, every: int) -> None:
+        super().__init__()
+        self.index, self.every, self.fresh = index, every, False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Before an epoch's first step."""
+        if not (self.fresh and epoch % self.every) and self.index.refresh():
+            self.model.make_train_function(force=True)
+        self.fresh = True
 
 
 class ProgressBar(tf.keras.callbacks.Callback):
@@ -163,6 +188,8 @@ def fit(stage: Stage, batches: Batches, steps: int, settings: TrainingSettings, 
     if not finished:
         strategy, bar = stage.model.distribute_strategy, ProgressBar(steps, console)
         callbacks = [bookkeeper] if is_asynchronous(strategy) else [bar, bookkeeper]  # there no step is seen to end
+        if stage.index is not None:
+            callbacks.insert(0, Refresh(stage.index, stage.refresh))
         data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
         try:
             stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, verbose=0)

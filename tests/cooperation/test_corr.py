@@ -4,11 +4,12 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tests import oracles
-from tests.towers.test_contract import build
-from tfcorr.cooperation.corr import LOGGED, CoRR
+from tests.towers.test_contract import build, context_of
+from tfcorr.cooperation.corr import CoRR
+from tfcorr.cooperation.joint import LOGGED
 from tfcorr.cooperation.optimisers import LazyAdam
-from tfcorr.cooperation.sampling import Proposal, SamplerSettings
-from tfcorr.cooperation.two_stage import TwoStage
+from tfcorr.cooperation.sampler import Sampler
+from tfcorr.cooperation.sampling import SamplerSettings
 
 ITEMS, LENGTH = 12, 4
 RECENT = {"dim": 8, "recency": True, "activation": "relu"}
@@ -18,8 +19,8 @@ def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5):
     tf.keras.utils.set_random_seed(0)  # equal calls give equal towers
     retriever = build("sasrec", {"dim": 8, "dropout": dropout}, ITEMS, LENGTH)
     ranker = build("din", {**RECENT, "dropout": dropout}, ITEMS, LENGTH)
-    sampler = SamplerSettings(pool=pool, samples=samples, pool_scope=scope)
-    model = CoRR(retriever, ranker, Proposal(np.ones(ITEMS)), sampler, kl_weight, seed=5)
+    settings = SamplerSettings(pool=pool, samples=samples, pool_scope=scope)
+    model = CoRR(retriever, ranker, Sampler(settings, np.ones(ITEMS, np.int64), retriever, seed=5), "softmax", kl_weight)
     model.compile(optimizer={"retriever": LazyAdam(0.01), "ranker": LazyAdam(0.01)})
     return model
 
@@ -27,7 +28,7 @@ def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5):
 def batch(rows=32, seed=0):
     rng = np.random.default_rng(seed)
     history = rng.integers(1, ITEMS + 1, size=(rows, LENGTH)).astype(np.int32)
-    return {"history": tf.constant(history)}, tf.constant((history[:, -1] % ITEMS + 1).astype(np.int32))
+    return context_of(history, np.zeros(rows, np.int32)), tf.constant((history[:, -1] % ITEMS + 1).astype(np.int32))
 
 
 def values(tower):
@@ -38,7 +39,7 @@ def test_is_a_tfrs_model_with_a_train_step_in_graph():
     model = cooperation()
     assert isinstance(model, tfrs.Model)
     logs = tf.function(model.train_step)(batch())
-    assert set(logs) == set(LOGGED)
+    assert set(logs) == {*LOGGED, "kl"}
 
 
 @pytest.mark.parametrize("scope", ["example", "batch"])
@@ -58,16 +59,15 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope):
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
     m = model.retriever.score(context, ids).numpy().astype(float)
     r = model.ranker.score(context, ids).numpy().astype(float)
-    drawn, draw, resampled = {}, model.proposal.draw, model._resample
-    monkeypatch.setattr(model.proposal, "draw", lambda *args: drawn.setdefault("pool", draw(*args)))
-    monkeypatch.setattr(model, "_resample", lambda *args: drawn.setdefault("resampled", resampled(*args)))
+    drawn, resample = {}, model.sampler.resample
+    monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("resampled", resample(*args)))
     logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
-    pools = np.broadcast_to(drawn["pool"].numpy(), (6, 8))
-    expected = {name: [] for name in LOGGED}
+    pools = drawn["resampled"].pool.numpy()
+    expected = {name: [] for name in (*LOGGED, "kl")}
     for row, k in enumerate(target.numpy() - 1):
         places = np.array([k, *(pools[row] - 1)])
         q = oracles.softmax(m[row][places])  # uniform Y and T = 1
-        s = drawn["resampled"].samples[row].numpy() - 1
+        s = drawn["resampled"].drawn.samples[row].numpy() - 1
         log_q = np.log([q[np.flatnonzero(places == item)[0]] for item in s])
         for name, scores in (("loss_retriever", m[row]), ("loss_ranker", r[row])):
             expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], np.log(q[0]), log_q))
@@ -101,22 +101,3 @@ def test_one_seed_gives_one_training():
             model.train_step(batch(seed=step))
     for one, other in zip(values(first), values(second), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("scope", ["example", "batch"])
-@pytest.mark.parametrize("name", ["sasrec", "din"])
-def test_two_stage_trains_its_tower_by_plain_sampled_softmax(monkeypatch, name, scope):
-    """The loss that is logged is the oracle's, of the scores before the step of the negatives that were drawn."""
-    tower, (context, target) = build(name, {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH), batch(rows=6)
-    shares = np.arange(1, ITEMS + 1) / np.arange(1, ITEMS + 1).sum()
-    model = TwoStage(tower, Proposal(shares), scope, negatives=7, seed=2)
-    model.compile(optimizer=LazyAdam(0.01))
-    drawn, draw = [], model.proposal.draw
-    monkeypatch.setattr(model.proposal, "draw", lambda *args: drawn.append(draw(*args)) or drawn[0])
-    before, scores = values(tower), tower.score(context, np.tile(np.arange(1, ITEMS + 1), (6, 1))).numpy().astype(float)
-    logs = model.train_step((context, target))
-    negatives = np.broadcast_to(drawn[0], (6, 7)) - 1
-    rows = zip(scores, target.numpy() - 1, negatives, strict=True)
-    expected = [oracles.sampled_log_softmax(row[k], row[s], np.log(shares[k]), np.log(shares[s])) for row, k, s in rows]
-    assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-4)
-    assert any(not np.array_equal(one, other) for one, other in zip(before, values(tower), strict=True))

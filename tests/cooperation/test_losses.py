@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracles
-from tfcorr.cooperation.losses import estimated_log_loss, sampled_kl, sampled_log_softmax
+from tfcorr.cooperation.losses import binary_cross_entropy, estimated_log_loss, sampled_kl, sampled_log_softmax
 
 FLOATS = st.floats(-20, 20, width=32)
 ROWS = st.integers(1, 6).flatmap(lambda size: st.lists(st.tuples(FLOATS, FLOATS, FLOATS), min_size=size, max_size=size))
@@ -19,6 +19,15 @@ def test_sampled_log_softmax_is_equation_1(rows, score, log_q):
         tf.constant([score]), tf.constant([scores], tf.float32), tf.constant([log_q]), tf.constant([sample_log_q], tf.float32)
     )
     assert loss.numpy()[0] == pytest.approx(oracles.sampled_log_softmax(score, scores, log_q, sample_log_q), rel=1e-4, abs=1e-4)
+
+
+@given(ROWS, FLOATS)
+@settings(max_examples=50, deadline=None)
+def test_binary_cross_entropy_is_its_definition_whatever_log_q_is(rows, score):
+    scores, log_q, _ = np.array(rows, np.float64).T
+    given_log_q = tf.constant([log_q[0]], tf.float32), tf.constant([log_q], tf.float32)
+    loss = binary_cross_entropy(tf.constant([score]), tf.constant([scores], tf.float32), *given_log_q)
+    assert loss.numpy()[0] == pytest.approx(oracles.binary_cross_entropy(score, scores), rel=1e-3, abs=1e-4)
 
 
 @given(ROWS)

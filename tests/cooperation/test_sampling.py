@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from scipy import stats
 
 from tests import oracles
-from tfcorr.cooperation.sampling import Proposal, SamplerSettings, alias_table, proposal_from, resample
+from tfcorr.cooperation.proposals import Uniform, Weighted, alias_table, proposal_of
+from tfcorr.cooperation.sampling import SamplerSettings, resample
 
 ITEMS = 6
 FALSE_ALARM = 1e-4  # of each chi-square test here; its seed is fixed
@@ -25,7 +26,7 @@ def scores_and_proposal(popular):
 
 def draw_two_steps(pool_size, target, scores, proposal, temperature, rows, scope="example", samples=1):
     """What the sampler draws for `rows` equal contexts, items counted from 0."""
-    rng, y = generator(), Proposal(proposal)
+    rng, y = generator(), Weighted(proposal)
     of_item = tf.constant([0.0, *scores], tf.float32)
     pool = y.draw([rows, pool_size] if scope == "example" else [pool_size], rng)
     pool_scores = tf.broadcast_to(tf.gather(of_item, pool), [rows, pool_size])
@@ -38,7 +39,7 @@ def draw_two_steps(pool_size, target, scores, proposal, temperature, rows, scope
 def test_two_step_sampler_draws_from_its_exact_distribution(popular, temperature):
     scores, proposal = scores_and_proposal(popular)
     drawn, _ = draw_two_steps(3, 2, scores, proposal, temperature, rows=40_000)
-    counts = np.bincount(drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
+    counts = np.bincount(drawn.drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
     expected = oracles.two_step_distribution(3, 2, scores, proposal, temperature)
     assert stats.chisquare(counts, expected * counts.sum()).pvalue > FALSE_ALARM
     wrong = oracles.two_step_distribution(3, 2, scores, proposal, temperature * 1.3)  # the test tells these apart
@@ -53,7 +54,7 @@ def test_theorem_3_1_two_step_sampler_tends_to_the_retrievers_softmax(popular):
     distances = [np.abs(oracles.two_step_distribution(n, 2, scores, proposal, 1.0) - softmax).sum() / 2 for n in (1, 2, 4, 8)]
     assert distances == sorted(distances, reverse=True)
     drawn, _ = draw_two_steps(1000, 2, scores, proposal, 1.0, rows=2_000, samples=20)
-    counts = np.bincount(drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
+    counts = np.bincount(drawn.drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
     assert np.abs(counts / counts.sum() - softmax).sum() / 2 < distances[-1] / 3
 
 
@@ -66,11 +67,13 @@ def test_log_q_and_statistics_are_those_of_the_pool(scope):
         weights = np.exp(scores[ids] / 0.7) / proposal[ids]  # one for each place, duplicates apart
         q = weights / weights.sum()
         by_item = {int(item): float(np.log(q[place])) for place, item in enumerate(ids)}
-        np.testing.assert_allclose(drawn.target_log_q[row], np.log(q[0]), rtol=1e-4)
-        np.testing.assert_allclose(drawn.sample_log_q[row], [by_item[item - 1] for item in drawn.samples[row].numpy()], rtol=1e-4)
+        np.testing.assert_allclose(drawn.drawn.target_log_q[row], np.log(q[0]), rtol=1e-4)
+        np.testing.assert_allclose(
+            drawn.drawn.sample_log_q[row], [by_item[item - 1] for item in drawn.drawn.samples[row].numpy()], rtol=1e-4
+        )
         np.testing.assert_allclose(drawn.effective_size[row], 1 / np.sum(q**2), rtol=1e-4)
         np.testing.assert_allclose(drawn.pool_log_loss[row], -np.log(oracles.softmax(scores[ids])[0]), rtol=1e-4)
-        assert drawn.target_share[row] == np.mean(drawn.samples[row].numpy() == 2)
+        assert drawn.target_share[row] == np.mean(drawn.drawn.samples[row].numpy() == 2)
 
 
 def test_retrievers_loss_reads_log_l_plus_1_with_uniform_proposal_and_temperature_1():
@@ -79,14 +82,16 @@ def test_retrievers_loss_reads_log_l_plus_1_with_uniform_proposal_and_temperatur
     scores, _ = scores_and_proposal(popular=False)
     drawn, _ = draw_two_steps(30, 0, scores, np.full(ITEMS, 1 / ITEMS), 1.0, rows=16, samples=20)
     of_item = tf.constant([0.0, *scores], tf.float32)
-    loss = sampled_log_softmax(tf.repeat(of_item[1], 16), tf.gather(of_item, drawn.samples), drawn.target_log_q, drawn.sample_log_q)
+    loss = sampled_log_softmax(
+        tf.repeat(of_item[1], 16), tf.gather(of_item, drawn.drawn.samples), drawn.drawn.target_log_q, drawn.drawn.sample_log_q
+    )
     np.testing.assert_allclose(loss, np.log(21), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("settings", "power"), [({"proposal": "uniform"}, 0.0), ({"proposal": "popularity", "alpha": 0.5}, 0.5)])
-def test_proposal_draws_by_count_to_the_power_of_alpha(settings, power):
+@pytest.mark.parametrize(("kind", "power"), [("uniform", 0.0), ("popularity", 0.5)])
+def test_proposal_draws_by_count_to_the_power_of_alpha(kind, power):
     counts = np.array([100, 25, 4, 1, 0, 9])
-    proposal = proposal_from(SamplerSettings(**settings), counts)
+    proposal = proposal_of(kind, counts, alpha=0.5)
     weights = np.maximum(counts, 1.0) ** power
     expected = weights / weights.sum()
     drawn = np.bincount(proposal.draw([100, 500], generator()).numpy().ravel(), minlength=7)
@@ -106,7 +111,7 @@ def test_an_alias_table_has_the_distribution_of_its_weights(weights):
 
 
 def test_a_proposal_over_a_million_items_can_draw_the_first_and_the_last():
-    proposal = Proposal(np.ones(1_000_000))
+    proposal = Uniform(1_000_000)
     drawn = proposal.draw([4_000_000], generator()).numpy()
     assert 1 <= drawn.min() < 10
     assert 999_990 < drawn.max() <= 1_000_000

@@ -80,15 +80,28 @@ def test_an_epoch_visits_every_training_target_once_with_the_items_before_it(exa
     assert seen[:half] != seen[half:] != expected
 
 
+@pytest.mark.parametrize("examples", ["prefix", "window"])
+def test_a_targets_user_is_the_one_who_chose_it(examples):
+    rows = [(f"u{u}", f"i{10 * u + t:02}", t) for u in range(6) for t in range(10)]  # no item is of two users
+    histories = prepare(interactions(rows), 1).histories
+    for context, target in training_batches(histories, examples, 4, 8, seed=1).take(10):
+        np.testing.assert_array_equal(context["user"], (target.numpy() - 1) // 10 + 1)
+
+
 def test_windows_hold_what_comes_before_their_targets_and_are_cut_elsewhere_each_epoch():
-    """Every user has the items 1 to 30 in order, so at each place that is named must stand the target less one."""
+    """Every user has the items 1 to 30 in order, so at each place that is named must stand the target less one.
+
+    Before it stand at least half as many items as a history may have, or all that there are.
+    """
     histories = prepare(interactions([(f"u{u}", f"i{t:02}", t) for u in range(6) for t in range(30)]), 1).histories
     steps, rows = steps_per_epoch(histories, "window", 8, 20), []
     for context, target in training_batches(histories, "window", 8, 20, seed=1).take(2 * steps):
         window = context["window"].numpy()
-        np.testing.assert_array_equal(np.flatnonzero(window), context["place"])
         np.testing.assert_array_equal(window.ravel()[context["place"]], target - 1)
         rows += [row[row > 0] for row in window]
+        row, column = np.divmod(context["place"], window.shape[1])
+        before = np.array([np.count_nonzero(window[each, : place + 1]) for each, place in zip(row, column, strict=True)])
+        assert (before >= np.minimum(target - 1, 4)).all()
     assert all((np.diff(row) == 1).all() for row in rows)
     assert max(map(len, rows)) == 8
     assert len({row[0] for row in rows}) > 4
@@ -127,6 +140,7 @@ def test_evaluation_sees_each_user_with_all_that_came_before(split):
             *past, target = histories.items[histories.offsets[user] : histories.offsets[user + 1] - back + 1].tolist()
             assert batch.target[row] == target
             assert batch.context["history"][row].numpy().tolist() == ([0, 0, 0, *past])[-3:]
+            assert batch.context["user"][row] == user + 1
             assert [item for item in batch.seen[row].numpy() if item] == past
     assert next(users, None) is None
 

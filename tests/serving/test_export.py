@@ -7,8 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
+from tests.conftest import write_project
 from tfcorr import runs
+from tfcorr.config import load_settings
 from tfcorr.data.batches import windows
 from tfcorr.data.sources import load
 from tfcorr.files import write_whole
@@ -82,7 +85,8 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
     assert compared > 30
     cascade = runs.cascade_of(trained)
     for user in (0, 17, 59):
-        context = {"history": windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)}
+        history = windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)
+        context = {"history": history, "user": tf.constant([user + 1])}
         retrieved = cascade.retrieve(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))
         order = np.argsort(-cascade.rank(context, retrieved)[0].numpy(), kind="stable")
         assert lists[user] == [ids[item - 1] for item in retrieved.ids.numpy()[0, order]]
@@ -158,8 +162,38 @@ def test_retriever_and_ranker_answer_alone_as_they_do_in_the_cascade(trained):
     assert ranker(history=history, candidates=tf.constant([["?"]]))["ranker_score"].numpy() == LOWEST
 
 
+def test_towers_that_read_the_user_are_asked_with_one_and_answer_as_evaluation_ranked(tmp_path, monkeypatch):
+    """FPMC and DeepFM, trained with the best of all items as negatives and distilled over them."""
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    towers = ["retriever={name: fpmc, dim: 8}", "ranker={name: deepfm, dim: 8, mlp: [8]}", "training.epochs=1"]
+    strategies = ["sampler={pool: 20, samples: 5, negatives: gtoprand, distillation: toprand, top: 15}"]
+    run = runs.train(load_settings(pipeline, [*towers, *strategies]), console=Console(quiet=True))
+    runs.evaluate(run)
+    runs.export_run(runs.open_run(run.folder))
+    recommender, dataset = Recommender(run.folder), load(run.settings.data)
+    assert recommender.reads_user
+    histories, places = dataset.histories, dataset.histories.targets("test")
+    starts = histories.starts(places)
+    pasts = [
+        [dataset.catalogue.ids[item - 1] for item in histories.items[start:place]] for start, place in zip(starts, places, strict=True)
+    ]
+    found = recommender.recommend(pasts, 25, users=histories.users)
+    anonymous = recommender.recommend(pasts, 25)
+    assert not found.equals(anonymous)
+    assert anonymous.equals(recommender.recommend(pasts, 25, users=["no such user"] * len(pasts)))
+    lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
+    ranks = pl.read_parquet(run.folder / "ranks.parquet")
+    for past, items, (target, rank) in zip(pasts, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
+        assert target in past or (items.index(target) + 1 if target in items else None) == rank
+    alone = recommender.recommend([[]], 5, users=["u3"])  # a user is known even without a history
+    assert not alone["ranker_score"].equals(alone["retriever_score"])
+    unknown = recommender.recommend([[]], 5)
+    assert unknown["ranker_score"].equals(unknown["retriever_score"])  # the most popular items
+
+
 def test_exporting_again_makes_the_next_version(trained, tmp_path):
-    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.retriever, trained.ranker)
+    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.retriever, trained.ranker)
     assert [runs.export_run(run) for _ in range(2)] == [1, 2]
     assert {latest_version(tmp_path / "serving" / name) for name in NAMES} == {2}
 

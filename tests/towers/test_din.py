@@ -24,7 +24,7 @@ def test_split_form_is_the_network_on_the_concatenation(recency):
     table, places = tower.items.embeddings.numpy(), [None, 2, 1, 0]
     values = table[history[1:]]
     keys = values + tower.recency.embeddings.numpy()[places[1:]] if recency else values
-    mlp, head = tower.mlp[0], tower.head
+    mlp, head = tower.mlp.dense[0], tower.mlp.head
     expected = []
     for candidate in candidates:
         attention = oracles.din_attention(table[candidate], keys, weights, hidden)

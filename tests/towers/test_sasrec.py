@@ -2,8 +2,9 @@ import pytest
 import tensorflow as tf
 
 from tfcorr.settings import InputError
+from tfcorr.towers.attention import visible
 from tfcorr.towers.layers import latest_column, places_from_the_latest, places_from_the_oldest
-from tfcorr.towers.sasrec import SASRecSettings, visible
+from tfcorr.towers.sasrec import SASRecSettings
 
 
 def test_no_place_sees_a_later_item_or_padding():
@@ -25,5 +26,5 @@ def test_places_count_items_wherever_the_padding_lies():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(InputError, match=r"dim \(10\) must be a multiple of retriever.heads \(4\)"):
+    with pytest.raises(InputError, match=r"dim \(10\) must be a multiple of heads \(4\)"):
         SASRecSettings.parse({"dim": 10, "heads": 4})

@@ -1,6 +1,11 @@
-"""The losses of the cooperation, as pure functions of scores. All in float32; every sum is a log-sum-exp."""
+"""The losses of the cooperation, as pure functions of scores. All in float32; every sum of exponentials is a log-sum-exp."""
+
+from collections.abc import Callable
+from typing import Literal
 
 import tensorflow as tf
+
+LossName = Literal["softmax", "bce"]
 
 
 def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
@@ -14,6 +19,33 @@ def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, targe
     corrected = corrected_scores(target_score[:, None], target_log_q[:, None])  # [B, 1]
     everything = tf.concat([corrected, corrected_scores(sample_scores, sample_log_q)], axis=1)
     return tf.reduce_logsumexp(everything, axis=1) - corrected[:, 0]
+
+
+def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+    """−log σ(V(k)) − mean_S log(1 − σ(V(s))): each item by itself, as targets are told from others in click models.
+
+    Args: target_score [B], sample_scores [B, L]; the log-probabilities, as sampled_log_softmax takes them, are not used.
+    Returns: [B] float32.
+    Source: the loss that section 4.6 of the paper compares with the softmax; the mean over the samples is the authors' code's.
+    """
+    target, samples = tf.cast(target_score, tf.float32), tf.cast(sample_scores, tf.float32)
+    return tf.nn.softplus(-target) + tf.reduce_mean(tf.nn.softplus(samples), axis=1)
+
+
+def policy_gradient(rewards: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """A loss whose gradient is −∇ E[reward] of a policy softmax(V), for samples drawn from it (REINFORCE).
+
+    Each reward is taken relative to the mean of the others, so that the gradient is unbiased and its variance low; with this
+    baseline the softmax's normalisation has no part in it: −Σ_s (r_s − r̄) V(s) / (L − 1).
+
+    Args: rewards and scores V of the samples, each [B, L], L at least 2; no gradient flows through the rewards.
+    Returns: [B] float32, whose value means nothing.
+    Source: equation 5 of IRGAN (Wang et al., SIGIR'17); the baseline, Kool et al. (ICLR workshop 2019).
+    """
+    rewards = tf.stop_gradient(tf.cast(rewards, tf.float32))
+    others = tf.cast(tf.shape(rewards)[1] - 1, tf.float32)
+    advantages = rewards - tf.reduce_mean(rewards, axis=1, keepdims=True)
+    return -tf.reduce_sum(advantages * tf.cast(scores, tf.float32), axis=1) / others
 
 
 def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
@@ -44,3 +76,9 @@ def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample
 def corrected_scores(scores: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """Scores less the log-probability of having been drawn, in float32."""
     return tf.cast(scores, tf.float32) - tf.stop_gradient(log_q)
+
+
+LOSSES: dict[LossName, Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "softmax": sampled_log_softmax,
+    "bce": binary_cross_entropy,
+}

@@ -1,41 +1,68 @@
-"""The baseline: each tower trained alone, by sampled log-softmax with negatives of a static proposal."""
+"""The baseline: each tower trained alone, the ranker also by what the retriever, trained before and now frozen, draws for it."""
+
+from functools import cache
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import sampled_log_softmax
+from tfcorr.cooperation.losses import LOSSES, LossName
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
-from tfcorr.cooperation.sampling import PoolScope, Proposal
+from tfcorr.cooperation.sampler import Sampler
+from tfcorr.cooperation.strategies import NEGATIVES
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever
 
 
-class TwoStage(LoggedModel):
-    """One stage of the baseline: trains one tower and knows no other."""
+class Alone(LoggedModel):
+    """What trains one tower and changes no other."""
 
-    def __init__(self, tower: Retriever | Ranker, proposal: Proposal, scope: PoolScope, negatives: int, seed: int) -> None:
-        super().__init__("two_stage", ("loss", "pool_log_loss"))
-        self.tower, self.proposal, self.scope, self.negatives = tower, proposal, scope, negatives
-        self.generator = tf.random.Generator.from_seed(seed)
+    def __init__(self, tower: tf.keras.Model, sampler: Sampler, loss: LossName) -> None:
+        super().__init__("alone", ("loss", "pool_log_loss"))
+        self.tower, self.sampler, self.loss_function, self.generator = tower, sampler, LOSSES[loss], sampler.generator
+
+    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Moves the tower against the gradient of the total; scores [B, 1 + L] are those of the target and of its negatives."""
+        variables = self.tower.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+        return self.record({"loss": loss, "pool_log_loss": tf.reduce_logsumexp(scores, axis=1) - scores[:, 0]})
+
+
+class RetrieverAlone(Alone):
+    """Trains a retriever; its negatives are the whole pool."""
+
+    tower: Retriever
 
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
-        rows = rows_of_all_replicas(target)
-        negatives = self.proposal.pool(self.scope, tf.shape(target)[0], self.negatives, self.generator)
+        rows, proposal, settings = rows_of_all_replicas(target), self.sampler.proposal, self.sampler.settings
+        pool = proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
         with tf.GradientTape() as tape:
-            target_score, scores = self._score(context, target, negatives)
-            log_y = self.proposal.log_prob(target), self.proposal.log_prob(tf.broadcast_to(negatives, tf.shape(scores)))
-            loss = sampled_log_softmax(target_score, scores, *log_y)
+            target_score, scores = self.tower.match(self.tower.encode_examples(context, training=True), target, pool)
+            log_y = proposal.log_prob(target), proposal.log_prob(tf.broadcast_to(pool, tf.shape(scores)))
+            loss = self.loss_function(target_score, scores, *log_y)
             total = tf.reduce_sum(loss) / rows
-        variables = self.tower.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
-        everything = tf.concat([target_score[:, None], scores], axis=1)
-        return self.record({"loss": loss, "pool_log_loss": tf.reduce_logsumexp(everything, axis=1) - target_score})
+        return self.update(tape, total, loss, tf.concat([target_score[:, None], scores], axis=1))
 
-    def _score(self, context: Context, target: tf.Tensor, negatives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The tower's scores [B] of the targets and [B, K] of the negatives."""
-        if isinstance(self.tower, Retriever):
-            return self.tower.match(self.tower.encode_examples(context, training=True), target, negatives)
-        rows = tf.broadcast_to(negatives, [tf.shape(target)[0], self.negatives])
-        scores = self.tower.score(context, tf.concat([target[:, None], rows], axis=1), training=True)
-        return scores[:, 0], scores[:, 1:]
+
+class RankerAlone(Alone):
+    """Trains a ranker: with negatives of a static proposal, or of a strategy that draws by the frozen retriever."""
+
+    tower: Ranker
+
+    def __init__(self, tower: Ranker, sampler: Sampler, loss: LossName, retriever: Retriever) -> None:
+        super().__init__(tower, sampler, loss)
+        self.retriever = retriever
+
+    def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step on (context, target [B] int32); returns the epoch's means so far by name."""
+        context, target = data
+        rows, settings = rows_of_all_replicas(target), self.sampler.settings
+        query = cache(lambda: self.retriever.encode_context(context))
+        resampled = cache(lambda: self.sampler.resample(query(), target))
+        source = self.sampler.source(query, target, resampled, lambda ids: self.tower.score(context, ids))
+        drawn = NEGATIVES[settings.negatives or settings.proposal](source)
+        with tf.GradientTape() as tape:
+            scores = self.tower.score(context, tf.concat([target[:, None], drawn.samples], axis=1), training=True)
+            loss = self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q)
+            total = tf.reduce_sum(loss + self.tower.auxiliary_loss(context)) / rows
+        return self.update(tape, total, loss, scores)

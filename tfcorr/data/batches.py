@@ -13,7 +13,7 @@ Examples = Literal["prefix", "window"]
 
 
 class EvaluationBatch(NamedTuple):
-    """`context["history"]` [B, M] int32; `target` [B] int32; `seen` [B, W] int32, all earlier items, 0-padded."""
+    """`context` with "history" [B, M] and "user" [B], `target` [B], and `seen` [B, W], all earlier items, 0-padded; all int32."""
 
     context: Context
     target: tf.Tensor
@@ -24,6 +24,11 @@ def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int 
     """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded left."""
     reach = places[:, None] + tf.range(-tf.cast(length, places.dtype), 0)  # [B, M]
     return tf.where(reach >= starts[:, None], tf.gather(items, tf.maximum(reach, 0)), 0)
+
+
+def users_of(offsets: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """The number of each place's user, from 1: [B] int32."""
+    return tf.searchsorted(offsets, places, side="right", out_type=tf.int32)
 
 
 def training_batches(
@@ -37,9 +42,11 @@ def training_batches(
 ) -> tf.data.Dataset:
     """An endless stream of (context, target [B] int32) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
 
-    context["history"] [B, M] holds each target's own history; a batch is as wide as its longest, and batches have histories of
-    like lengths, so that little padding is computed. With examples by `window`, context["window"] [W, M] also holds the inputs
-    of W runs of targets, and context["place"] [B] where each target stands in it, counted row by row.
+    context["user"] [B] is the number of each target's user, from 1; context["history"] [B, M] holds each target's own history: a
+    batch is as wide as its longest, and batches have histories of like lengths, so that little padding is computed. With
+    examples by `window`, context["window"] [W, M] also holds the histories of the last targets of W runs, and context["place"] [B]
+    where in these the history of each target ends, counted row by row. A run is half as long as a history, so that each of its
+    targets has at least half of what it would have by itself.
 
     Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone. Where
     `inputs` tells of several replicas, the stream holds the parts of every batch that this input pipeline feeds.
@@ -47,23 +54,31 @@ def training_batches(
     places = histories.targets("train")
     starts, total = histories.starts(places), len(places)
     items, all_places, all_starts = tf.constant(histories.items), tf.constant(places), tf.constant(starts)
+    offsets = tf.constant(histories.offsets)
     lengths, counts = tf.constant(np.minimum(places - starts, length)), tf.constant(histories.training_counts)
 
     def units(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if examples == "window":
-            return runs_of_targets(counts, length, seed, epoch)
+            return runs_of_targets(counts, run_length(length), seed, epoch)
         return tf.range(total, dtype=tf.int64), lengths  # each target by itself, sorted by its history
+
+    def history(targets: tf.Tensor) -> tf.Tensor:
+        width = tf.reduce_max(tf.concat([[1], tf.gather(lengths, targets)], 0))
+        return windows(items, tf.gather(all_starts, targets), tf.gather(all_places, targets), width)
 
     def batch(firsts: tf.Tensor, sizes: tf.Tensor) -> tuple[Context, tf.Tensor]:
         context: Context = {}
         if examples == "window":
-            inside = tf.sequence_mask(sizes)  # [W, M]
-            numbers = firsts[:, None] + tf.range(tf.shape(inside, tf.int64)[1])
-            before = tf.gather(items, tf.gather(all_places, tf.minimum(numbers, total - 1)) - 1)
-            context = {"window": tf.where(inside, before, 0), "place": tf.where(tf.reshape(inside, [-1]))[:, 0]}
-            firsts = tf.boolean_mask(numbers, inside)
-        place, width = tf.gather(all_places, firsts), tf.reduce_max(tf.concat([[1], tf.gather(lengths, firsts)], 0))
-        context["history"] = windows(items, tf.gather(all_starts, firsts), place, width)
+            last = firsts + sizes - 1
+            context["window"] = history(last)
+            width = tf.shape(context["window"], tf.int64)[1]
+            columns = tf.range(width)
+            is_read = columns >= width - sizes[:, None]  # [W, M]
+            context["place"] = tf.where(tf.reshape(is_read, [-1]))[:, 0]
+            firsts = tf.boolean_mask((last - width + 1)[:, None] + columns, is_read)
+        place = tf.gather(all_places, firsts)
+        context["history"] = history(firsts)
+        context["user"] = users_of(offsets, place)
         return context, tf.gather(items, place)
 
     stream = shuffled_batches(units, steps_per_epoch(histories, examples, length, batch_size), seed, first_epoch)
@@ -74,16 +89,22 @@ def steps_per_epoch(histories: Histories, examples: Examples, length: int, batch
     """Batches an epoch, such that one holds about `batch_size` targets; by windows, at least one window."""
     counts = histories.training_counts
     steps = -(-counts.sum() // batch_size)
-    return int(steps if examples == "prefix" else min(steps, np.sum(-(-counts // length))))
+    return int(steps if examples == "prefix" else min(steps, np.sum(-(-counts // run_length(length)))))
+
+
+def run_length(length: int) -> int:
+    """How many targets a window of so many items trains."""
+    return (length + 1) // 2
 
 
 def evaluation_batches(histories: Histories, split: Split, length: int, batch_size: int) -> tf.data.Dataset:
     """One pass over a split's targets, in their order, as EvaluationBatch."""
     places = histories.targets(split)
-    items = tf.constant(histories.items)
+    items, offsets = tf.constant(histories.items), tf.constant(histories.offsets)
 
     def batch(place: tf.Tensor, start: tf.Tensor) -> EvaluationBatch:
         seen = windows(items, start, place, tf.reduce_max(place - start))
-        return EvaluationBatch({"history": windows(items, start, place, length)}, tf.gather(items, place), seen)
+        context = {"history": windows(items, start, place, length), "user": users_of(offsets, place)}
+        return EvaluationBatch(context, tf.gather(items, place), seen)
 
     return tf.data.Dataset.from_tensor_slices((places, histories.starts(places))).batch(batch_size).map(batch).prefetch(2)

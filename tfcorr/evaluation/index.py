@@ -1,5 +1,6 @@
 """Maximum inner product search over the items: exact, by standard ops only, or approximate, by ScaNN."""
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -83,6 +84,36 @@ class ScannIndex(tf.Module):
         places, scores = tf.ensure_shape(places, [None, None]), tf.ensure_shape(scores, [None, None])
         filled = ~tf.math.is_nan(scores)
         return tf.where(filled, places + 1, 0), tf.where(filled, scores, -np.inf)
+
+
+class SnapshotIndex:
+    """The best of all items by their vectors as they were when it was last refreshed: exact below `SMALL` items, else ScaNN."""
+
+    def __init__(self, vectors: Callable[[], tf.Tensor]) -> None:
+        """vectors gives those of the items 1 to N, [N, D] float32, as they are now."""
+        self._vectors = vectors
+        self._build()
+
+    def refresh(self) -> bool:
+        """Takes the vectors as they are now; returns whether graphs that search must be traced again."""
+        if isinstance(self._index, ExactIndex):
+            self._index.vectors.assign(self._vectors())
+            return False
+        self._build()
+        return True
+
+    def best(self, queries: tf.Tensor, count: int) -> tf.Tensor:
+        """queries [B, D] -> item numbers [B, C] int32, best first; C is `count`, or N if there are fewer.
+
+        A place that the index could not fill holds the best item again.
+        """
+        ids, _ = self._search(tf.cast(queries, tf.float32), tf.constant(count))
+        return tf.where(ids > 0, ids, ids[:, :1])
+
+    def _build(self) -> None:
+        vectors = self._vectors()
+        self._index = build_index("exact" if vectors.shape[0] < SMALL else "scann", vectors)
+        self._search = tf.function(self._index.search)  # Keras converts no loop within a training step
 
 
 def build_index(kind: IndexKind, vectors: tf.Tensor) -> ExactIndex | ScannIndex:

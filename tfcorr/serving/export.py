@@ -20,23 +20,32 @@ from tfcorr.towers import Ranker, Retriever
 
 LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no minus infinity
 Signatures = dict[str, Callable[..., dict[str, tf.Tensor]]]
-STRINGS = tf.TensorSpec([None, None], tf.string)
+Specs = dict[str, tf.TensorSpec]
+STRINGS, STRING = tf.TensorSpec([None, None], tf.string), tf.TensorSpec([None], tf.string)
 
 
 class Vocabulary(tf.Module):
-    """Translates between the user's string ids and item numbers, in graph."""
+    """Translates between string ids and numbers of items and users, in graph."""
 
-    def __init__(self, catalogue: Catalogue, history_length: int) -> None:
+    def __init__(self, catalogue: Catalogue, users: list[str], history_length: int) -> None:
+        """users are their ids, none if no tower reads them."""
         super().__init__()
-        numbers = tf.range(1, len(catalogue) + 1)
-        self.numbers = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(catalogue.ids), numbers), 0)
+        self.numbers, self.user_numbers = _numbers_of(catalogue.ids), _numbers_of(users) if users else None
         self.ids = tf.Variable(tf.constant(["", *catalogue.ids]), trainable=False)
         self.history_length = history_length
 
-    def context(self, known: tf.Tensor) -> Context:
-        """known [B, H], item numbers with 0 anywhere -> the context of the last M of them that are items."""
+    def context(self, known: tf.Tensor, user: tf.Tensor | None) -> Context:
+        """known [B, H], item numbers with 0 anywhere, of which the last M count, and user ids [B] -> a context."""
         items = tf.ragged.boolean_mask(known, known > 0)[:, -self.history_length :]
-        return {"history": items.to_tensor(shape=[None, self.history_length])}
+        unknown = tf.zeros(tf.shape(known)[:1], tf.int32)
+        numbers = unknown if self.user_numbers is None else self.user_numbers.lookup(user)
+        return {"history": items.to_tensor(shape=[None, self.history_length]), "user": numbers}
+
+
+def _numbers_of(ids: list[str]) -> tf.lookup.StaticHashTable:
+    """A table from ids to their numbers, from 1; 0 for any other id."""
+    numbers = tf.range(1, len(ids) + 1)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(ids, tf.string), numbers), 0)
 
 
 class Endpoint(tf.Module):
@@ -46,22 +55,28 @@ class Endpoint(tf.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.weights = [variable for tower in towers for variable in tower.variables]
+        reads_user = any("user" in tower.reads for tower in towers)
+        self._context: Specs = {"history": STRINGS, **({"user": STRING} if reads_user else {})}
+
+    def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
+        """The graph of `serve` over a context and `more`; the context has a "user" where a tower reads it."""
+        specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self._context | more).items()}
+        return tf.function(serve).get_concrete_function(**specs)
 
 
 class RetrieverEndpoint(Endpoint):
-    """history [B, H] -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] -> "vector" [I, D]}."""
+    """history [B, H], user [B] -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] -> "vector" [I, D]}."""
 
     def __init__(self, retriever: Retriever, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, retriever)
         self.encode_context, self.item_vectors = retriever.encode_context, retriever.item_vectors
 
-    @tf.function(input_signature=[STRINGS])
-    def serve(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Unknown ids and "" are skipped."""
-        context = self.vocabulary.context(self.vocabulary.numbers.lookup(history))
+        context = self.vocabulary.context(self.vocabulary.numbers.lookup(history), user)
         return {"vector": tf.cast(self.encode_context(context), tf.float32)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[STRING])
     def items(self, item: tf.Tensor) -> dict[str, tf.Tensor]:
         """The vectors whose inner product with a context's is the retriever's score; zeros for an unknown id."""
         numbers = self.vocabulary.numbers.lookup(item)
@@ -70,26 +85,26 @@ class RetrieverEndpoint(Endpoint):
 
 
 class RankerEndpoint(Endpoint):
-    """history [B, H], candidates [B, K] -> {"ranker_score": [B, K]}."""
+    """history [B, H], user [B], candidates [B, K] -> {"ranker_score": [B, K]}."""
 
     def __init__(self, ranker: Ranker, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, ranker)
         self.score = ranker.score
 
-    @tf.function(input_signature=[STRINGS, STRINGS])
-    def serve(self, history: tf.Tensor, candidates: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, candidates: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """An unknown candidate scores float32's minimum."""
         numbers = self.vocabulary.numbers.lookup(candidates)
-        scores = self.score(self.vocabulary.context(self.vocabulary.numbers.lookup(history)), numbers)
+        scores = self.score(self.vocabulary.context(self.vocabulary.numbers.lookup(history), user), numbers)
         return {"ranker_score": tf.where(numbers > 0, scores, LOWEST)}
 
 
 class CascadeEndpoint(Endpoint):
-    """history [B, H], k [B], exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first."""
+    """history [B, H], user [B], k [B], exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first."""
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
-        """counts [N] are the items' training interactions, by which a history without a known item is answered."""
+        """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""
         super().__init__(vocabulary, cascade.retriever, cascade.ranker)
+        self.reads = cascade.retriever.reads
         self.index, self.exclude_seen = cascade.index, exclude_seen
         self.retrieve, self.rank = cascade.retrieve, cascade.rank
         order = np.argsort(-counts, kind="stable")
@@ -97,17 +112,17 @@ class CascadeEndpoint(Endpoint):
         share = np.maximum(counts[order], 0.5) / counts.sum()
         self.log_share = tf.Variable(np.log(share).astype(np.float32), trainable=False)
 
-    @tf.function(input_signature=[STRINGS, tf.TensorSpec([None], tf.int32), STRINGS])
-    def serve(self, history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Recommends for each row its best k items.
 
-        history: item ids, oldest first, "" as padding; unknown ids are skipped. exclude: ids that must not be recommended.
-        k: how many, by row; places beyond a row's k, or beyond what there is, hold "" and float32's minimum.
-        A history without any known id is answered by the most popular items; both scores are then the logarithm of the
-        item's share of the training interactions.
+        history: item ids, oldest first, "" as padding; unknown ids are skipped. user: an id, of which an unknown one is like
+        any other unknown one. exclude: ids that must not be recommended. k: how many, by row; places beyond a row's k, or
+        beyond what there is, hold "" and float32's minimum. Where the retriever reads nothing that is known, be it of history
+        or user, the most popular items are answered; both scores are then the logarithm of the item's share of the training
+        interactions.
         """
         known = self.vocabulary.numbers.lookup(history)
-        context = self.vocabulary.context(known)
+        context = self.vocabulary.context(known, user)
         excluded = self.vocabulary.numbers.lookup(exclude)
         if self.exclude_seen:
             excluded = tf.concat([excluded, known], axis=1)
@@ -117,7 +132,8 @@ class CascadeEndpoint(Endpoint):
         ids = tf.gather(retrieved.ids, best, batch_dims=1)
         scores = tf.gather(retrieved.scores, best, batch_dims=1)
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
-        empty = ~tf.reduce_any(known > 0, axis=1, keepdims=True)
+        read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in sorted(self.reads)], axis=1)
+        empty = ~tf.reduce_any(read > 0, axis=1, keepdims=True)
         width = tf.minimum(tf.reduce_max(k, axis=0), tf.shape(ids)[1])
         within = tf.range(width)[None, :] < k[:, None]
 
@@ -143,6 +159,7 @@ def export(
     retriever: Retriever,
     ranker: Ranker,
     catalogue: Catalogue,
+    users: list[str],
     cascades: dict[str, Cascade],
     history_length: int,
     exclude_seen: bool,
@@ -153,14 +170,22 @@ def export(
     The version is one more than the highest there is. Raises: RuntimeError if any but `cascade_scann` holds an operation that
     stock TensorFlow does not have; it is then not there.
     """
-    vocabulary = Vocabulary(catalogue, history_length)
+    reads_user = "user" in retriever.reads | ranker.reads
+    vocabulary = Vocabulary(catalogue, users if reads_user else [], history_length)
     endpoints: dict[str, tuple[Endpoint, Signatures]] = {}
     retriever_endpoint, ranker_endpoint = RetrieverEndpoint(retriever, vocabulary), RankerEndpoint(ranker, vocabulary)
-    endpoints["retriever"] = retriever_endpoint, {"serving_default": retriever_endpoint.serve, "items": retriever_endpoint.items}
-    endpoints["ranker"] = ranker_endpoint, {"serving_default": ranker_endpoint.serve}
+    endpoints["retriever"] = (
+        retriever_endpoint,
+        {
+            "serving_default": retriever_endpoint.signature(retriever_endpoint.serve),
+            "items": retriever_endpoint.items,
+        },
+    )
+    endpoints["ranker"] = ranker_endpoint, {"serving_default": ranker_endpoint.signature(ranker_endpoint.serve, candidates=STRINGS)}
     for name, cascade in cascades.items():
         endpoint = CascadeEndpoint(cascade, vocabulary, catalogue.counts, exclude_seen)
-        endpoints[name] = endpoint, {"serving_default": endpoint.serve}
+        serve = endpoint.signature(endpoint.serve, k=tf.TensorSpec([None], tf.int32), exclude=STRINGS)
+        endpoints[name] = endpoint, {"serving_default": serve}
     version = 1 + max((latest_version(folder / name) for name in endpoints), default=0)
     for name, (module, signatures) in endpoints.items():
         write_whole(folder / name / str(version), partial(_save, module, signatures, name != "cascade_scann"))

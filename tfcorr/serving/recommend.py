@@ -30,22 +30,37 @@ class Recommender:
         self._model = tf.saved_model.load(str(folder / str(version)))
         self._serve = self._model.signatures["serving_default"]
 
-    def recommend(self, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]] | None = None) -> pl.DataFrame:
+    @property
+    def reads_user(self) -> bool:
+        """Whether what it recommends depends on who the user is."""
+        return "user" in self._serve.structured_input_signature[1]
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        exclude: Sequence[Sequence[str]] | None = None,
+        users: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
         """The best k items for each history (item ids, oldest first), without those in `exclude`.
 
+        `users` are the ids of whose histories these are; "" is one that is not known, and they count only where `reads_user`.
         Returns: row (place of the history), rank (1 the best), item, ranker_score, retriever_score.
         """
         if not histories:
             return pl.DataFrame(schema=ANSWER)
-        exclude = exclude or [[]] * len(histories)
-        parts = [
-            self._some(first, histories[first : first + ROWS], k, exclude[first : first + ROWS]) for first in range(0, len(histories), ROWS)
-        ]
-        return pl.concat(parts)
+        exclude, users = exclude or [[]] * len(histories), users or [""] * len(histories)
+        every = [slice(first, first + ROWS) for first in range(0, len(histories), ROWS)]
+        return pl.concat([self._some(part.start, histories[part], k, exclude[part], users[part]) for part in every])
 
-    def _some(self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]]) -> pl.DataFrame:
+    def _some(
+        self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]], users: Sequence[str]
+    ) -> pl.DataFrame:
         rows = len(histories)
-        answer = self._serve(history=_padded(histories), k=tf.fill([rows], tf.constant(k, tf.int32)), exclude=_padded(exclude))
+        request = {"history": _padded(histories), "k": tf.fill([rows], tf.constant(k, tf.int32)), "exclude": _padded(exclude)}
+        if self.reads_user:
+            request["user"] = tf.constant(users, tf.string)
+        answer = self._serve(**request)
         width = answer["item"].shape[1]
         places = tf.meshgrid(tf.range(first, first + rows), tf.range(1, width + 1), indexing="ij")
         flat = {"row": places[0], "rank": places[1], **answer}
@@ -64,7 +79,8 @@ def recommend_file(recommender: Recommender, source: Path, output: Path, k: int)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of the Parquet file to write")
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
-    found = recommender.recommend(users["history"].to_list(), k, exclude)
+    named = users["user"].cast(pl.String).fill_null("").to_list()
+    found = recommender.recommend(users["history"].to_list(), k, exclude, named)
     found = found.with_columns(users["user"].gather(found["row"])).select("user", "rank", "item", "ranker_score", "retriever_score")
     write_whole(output, found.write_parquet)
     return found.height

@@ -1,10 +1,31 @@
 """Retrievers and rankers by their registered names. A new tower is one file here and one line in a registry."""
 
+from tfcorr.towers.bst import BST
+from tfcorr.towers.caser import Caser
+from tfcorr.towers.deepfm import DeepFM
+from tfcorr.towers.dien import DIEN
 from tfcorr.towers.din import DIN
-from tfcorr.towers.layers import Ranker, Retriever, TowerSettings
+from tfcorr.towers.fpmc import FPMC
+from tfcorr.towers.gru4rec import GRU4Rec
+from tfcorr.towers.hrm import HRM
+from tfcorr.towers.layers import Domain, Ranker, Retriever, TowerSettings
+from tfcorr.towers.mf import MF
+from tfcorr.towers.narm import NARM
+from tfcorr.towers.npe import NPE
 from tfcorr.towers.sasrec import SASRec
+from tfcorr.towers.transrec import TransRec
 
-__all__ = ["RANKERS", "RETRIEVERS", "Ranker", "Retriever", "TowerSettings"]
+__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "TowerSettings"]
 
-RETRIEVERS: dict[str, type[Retriever]] = {"sasrec": SASRec}
-RANKERS: dict[str, type[Ranker]] = {"din": DIN}
+RETRIEVERS: dict[str, type[Retriever]] = {
+    "caser": Caser,
+    "fpmc": FPMC,
+    "gru4rec": GRU4Rec,
+    "hrm": HRM,
+    "mf": MF,
+    "narm": NARM,
+    "npe": NPE,
+    "sasrec": SASRec,
+    "transrec": TransRec,
+}
+RANKERS: dict[str, type[Ranker]] = {"bst": BST, "deepfm": DeepFM, "dien": DIEN, "din": DIN}

@@ -6,7 +6,8 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Dropout, Ranker, TowerSettings, in_parts, item_table, places_from_the_latest
+from tfcorr.towers.layers import Domain, Ranker, TowerSettings, in_parts, item_bias, item_table, places_from_the_latest
+from tfcorr.towers.mlp import MLP, Activation, rows_of
 
 PARTS = 16  # of a training batch whose attention is computed apart: 16 rows to 64 of them, with their gradients, stay in the cache
 
@@ -17,7 +18,7 @@ class DINSettings(TowerSettings):
     name: Literal["din"] = "din"
     attention: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
     mlp: tuple[PositiveInt, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
-    activation: Literal["sigmoid", "relu", "gelu"] = Field("sigmoid", description="of the network on top")
+    activation: Activation = Field("sigmoid", description="of the network on top; dice is DIN's own")
     recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
     products: bool = Field(False, description="also give the network on top the product of interest and candidate")
 
@@ -33,11 +34,11 @@ class DIN(Ranker):
 
     Settings = DINSettings
 
-    def __init__(self, settings: DINSettings, items: int, history_length: int) -> None:
+    def __init__(self, settings: DINSettings, domain: Domain) -> None:
         super().__init__(name="din")
-        self.items = item_table(items, settings.dim, "items")
-        self.bias = tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
-        self.recency = item_table(history_length, settings.dim, "recency") if settings.recency else None
+        self.items = item_table(domain.items, settings.dim, "items")
+        self.bias = item_bias(domain.items)
+        self.recency = item_table(domain.history_length, settings.dim, "recency") if settings.recency else None
         self.products = settings.products
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)
@@ -45,9 +46,7 @@ class DIN(Ranker):
         self.of_pair = tf.keras.layers.Dense(first, use_bias=False)
         self.attention = [tf.keras.layers.Dense(width, activation="sigmoid") for width in rest]
         self.weight = tf.keras.layers.Dense(1)
-        self.mlp = [tf.keras.layers.Dense(width, activation=settings.activation) for width in settings.mlp]
-        self.dropouts = [Dropout(settings.dropout) for _ in settings.mlp]
-        self.head = tf.keras.layers.Dense(1)
+        self.mlp = MLP(settings.mlp, settings.activation, settings.dropout)
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32, candidates [B, K] int32 -> [B, K] float32."""
@@ -59,11 +58,8 @@ class DIN(Ranker):
         weights *= tf.cast(history > 0, queries.dtype)[:, None, :]
         interest = tf.matmul(weights, values)  # [B, K, D]
         products = [interest * queries] if self.products else []
-        hidden = rows_of(tf.concat([interest, queries, *products], axis=-1))
-        for dense, dropout in zip(self.mlp, self.dropouts, strict=True):
-            hidden = dropout(dense(hidden), training=training)
-        scores = tf.reshape(self.head(hidden), tf.shape(candidates))
-        return tf.cast(scores, tf.float32) + tf.cast(self.bias(candidates)[..., 0], tf.float32)
+        scores = self.mlp(tf.concat([interest, queries, *products], axis=-1), training=training)
+        return scores + tf.cast(self.bias(candidates)[..., 0], tf.float32)
 
     def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """queries [B, K, D], keys [B, M, D] -> the history's weights before masking, [B, K, M]."""
@@ -74,8 +70,3 @@ class DIN(Ranker):
         for dense in self.attention:
             hidden = dense(hidden)
         return tf.reshape(self.weight(hidden), shape[:3])
-
-
-def rows_of(values: tf.Tensor) -> tf.Tensor:
-    """[..., D] -> [rows, D]; a dense layer's product, bias and activation are then one operation."""
-    return tf.reshape(values, [-1, values.shape[-1]])

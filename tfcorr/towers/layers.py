@@ -1,7 +1,7 @@
 """What towers share: their base classes, dropout that can be resumed, and the reading of padded histories."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,14 @@ class TowerSettings(Settings):
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
+class Domain(NamedTuple):
+    """What a tower is made for: so many items and users, each numbered from 1, and histories of at most so many items."""
+
+    items: int
+    users: int
+    history_length: int
+
+
 class Retriever(tf.keras.Model):
     """A tower whose score is an inner product, so that its items can be indexed.
 
@@ -26,10 +34,11 @@ class Retriever(tf.keras.Model):
     """
 
     Settings: ClassVar[type[TowerSettings]]
+    reads: ClassVar[frozenset[str]] = frozenset({"history"})  # the context's tensors that it needs, of "history" and "user"
     causal: ClassVar[bool] = False  # whether it can encode every place of a history at once, each by what lies before
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
-        """context["history"] [B, M] int32 -> [B, D] float32."""
+        """context["history"] [B, M] int32, context["user"] [B] int32 (0 is an unknown one) -> [B, D] float32."""
         raise NotImplementedError
 
     def encode_places(self, history: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -62,10 +71,15 @@ class Ranker(tf.keras.Model):
     """A tower that may score a context and a candidate in any way. A new one defines `Settings` and `score`."""
 
     Settings: ClassVar[type[TowerSettings]]
+    reads: ClassVar[frozenset[str]] = frozenset({"history"})
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
         raise NotImplementedError
+
+    def auxiliary_loss(self, context: Context) -> tf.Tensor:
+        """What the tower minimises beside its loss over candidates: [B] float32, zeros in most."""
+        return tf.zeros(tf.shape(context["history"])[:1])
 
 
 def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
@@ -110,6 +124,34 @@ def item_table(items: int, dim: int, name: str) -> tf.keras.layers.Embedding:
     return tf.keras.layers.Embedding(items + 1, dim, embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02), name=name)
 
 
+def user_table(users: int, dim: int, name: str) -> "UserTable":
+    """An embedding of the user numbers 0 to `users`."""
+    return UserTable(users + 1, dim, embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02), name=name)
+
+
+class UserTable(tf.keras.layers.Embedding):
+    """An embedding of users in which an unknown one, number 0, is zeros."""
+
+    def call(self, users: tf.Tensor) -> tf.Tensor:
+        """[B] int32 -> [B, D]."""
+        return tf.where(users[:, None] > 0, super().call(users), 0)
+
+
+def item_bias(items: int) -> tf.keras.layers.Embedding:
+    """One number an item, zero at first."""
+    return tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
+
+
+def known_vectors(table: tf.keras.layers.Embedding, items: tf.Tensor) -> tf.Tensor:
+    """The table's vectors of items [...], zeros for padding: [..., D]."""
+    return tf.where(items[..., None] > 0, table(items), 0)
+
+
+def with_ones(vectors: tf.Tensor) -> tf.Tensor:
+    """[..., D] -> [..., D + 1]: a one at the end, which a bias at the same place of other vectors is multiplied by."""
+    return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
+
+
 def places_from_the_oldest(history: tf.Tensor) -> tf.Tensor:
     """[B, M] item numbers -> [B, M] int32: 0 for the oldest item, then 1, …, wherever the padding lies."""
     return tf.maximum(tf.cumsum(tf.cast(history > 0, tf.int32), axis=1) - 1, 0)
@@ -118,6 +160,12 @@ def places_from_the_oldest(history: tf.Tensor) -> tf.Tensor:
 def places_from_the_latest(history: tf.Tensor) -> tf.Tensor:
     """[B, M] item numbers -> [B, M] int32: 0 for the latest item, 1 for the one before, …, wherever the padding lies."""
     return tf.cumsum(tf.cast(history > 0, tf.int32), axis=1, exclusive=True, reverse=True)
+
+
+def latest_items(history: tf.Tensor, count: int) -> tf.Tensor:
+    """[B, M] item numbers -> [B, count]: the latest item, the one before, …, and 0 where there is none."""
+    is_at = places_from_the_latest(history)[:, :, None] == tf.range(count)  # [B, M, count]
+    return tf.reduce_sum(tf.where(is_at, history[:, :, None], 0), axis=1)
 
 
 def latest_column(history: tf.Tensor) -> tf.Tensor:
