@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # commands import what they need, so that --help is quick
     from tfcorr.runs import Evaluation
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Describes a data set, or makes one up.")
+app.add_typer(data, name="data")
 console = Console(markup=False)  # a title may hold brackets
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as saved_models/movielens100k.")]
@@ -80,6 +82,50 @@ def prepare(
     write_prepared(dataset, output)
     console.print(account_table(dataset))
     console.print(f"prepared in {output}; train on it with: --set data='{{source: prepared, path: {output}}}'", soft_wrap=True)
+
+
+@data.command()
+def describe(
+    pipeline: Annotated[Path, typer.Argument(help="The YAML file of settings.")],
+    override: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")] = None,
+) -> None:
+    """Prints what a pipeline's data are like: users, items, density, lengths, repeats.
+
+    Example: `tfcorr data describe pipelines/movielens100k.yaml`
+    """
+    from tfcorr.config import load_settings
+    from tfcorr.data import describe
+    from tfcorr.data.sources import load
+
+    settings = load_settings(pipeline, override or [])
+    table = Table("", settings.name, box=None, padding=(0, 2, 0, 0))
+    for name, value in describe.describe(load(settings.data)).items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+@data.command()
+def synthesize(
+    output: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
+    users: Annotated[int, typer.Option(min=1)] = 10_000,
+    items: Annotated[int, typer.Option(min=1)] = 5_000,
+    interactions: Annotated[int, typer.Option(min=1)] = 500_000,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Writes made-up interactions with popular items, repeats, and items that follow others, to try sizes with.
+
+    Example: `tfcorr data synthesize clicks.parquet --users 107092 --items 1280969 --interactions 6442890`
+    """
+    from tfcorr.data import synthetic
+    from tfcorr.files import write_whole
+
+    if interactions < users:
+        raise InputError(f"--interactions {interactions}: there are {users} users, of whom each has one at least; raise it")
+    if output.suffix != ".parquet" or output.is_dir():
+        raise InputError(f"{output}: give the name of a .parquet file to write")
+    frame = synthetic.synthesize(users, items, interactions, seed)
+    write_whole(output, frame.write_parquet)
+    console.print(f"{frame.height:,} interactions written to {output}; train on them with: --set data.path={output}", soft_wrap=True)
 
 
 @app.command()

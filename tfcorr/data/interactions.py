@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import polars as pl
@@ -45,12 +45,18 @@ class TitleSettings(Settings):
     title: str = "title"
 
 
+Published = Literal["gowalla", "taobao", "amazon-ratings", "amazon-reviews", "movielens"]
+Source = Literal["file", "movielens-100k", "tfds", "prepared", Published]
+
+
 class DataSettings(Settings):
     """Where the interactions come from and which of them count."""
 
-    source: Literal["file", "movielens-100k", "tfds", "prepared"] = "file"
+    source: Source = "file"
     path: FilePath | None = Field(
-        None, description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for source: prepared"
+        None,
+        description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for prepared; else the "
+        "original file of the source",
     )
     builder: str | None = Field(None, description="name of a TensorFlow Datasets builder; for source: tfds")
     split: str = Field("train", description="split of the builder; for source: tfds")
@@ -77,10 +83,11 @@ class DataSettings(Settings):
         return self
 
 
-UNUSED = {
+UNUSED: dict[Source, set[str]] = {
     "file": {"builder", "split", "data_dir"},
     "movielens-100k": {"path", "columns", "titles", "builder", "split", "data_dir"},
     "tfds": {"path", "titles"},
+    **{source: {"columns", "titles", "builder", "split", "data_dir"} for source in get_args(Published)},
     "prepared": {"columns", "filter", "on_bad_rows", "titles", "min_interactions", "builder", "split", "data_dir"},
 }
 

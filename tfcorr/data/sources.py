@@ -1,4 +1,4 @@
-"""The named sources: files of the user's own, MovieLens-100K, what TensorFlow Datasets can build, and data prepared before."""
+"""The named sources: files of the user's own or of a publisher, MovieLens-100K, TensorFlow Datasets, and data prepared before."""
 
 import hashlib
 import os
@@ -15,6 +15,7 @@ import polars as pl
 from tfcorr.data.histories import Dataset, prepare
 from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, mapped_columns, read_interactions, select
 from tfcorr.data.prepared import read_prepared
+from tfcorr.data.published import read_published
 from tfcorr.settings import InputError
 
 # RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.
@@ -29,7 +30,7 @@ def load(settings: DataSettings) -> Dataset:
         if settings.path is None:
             raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
         return read_prepared(settings.path)
-    read = {"file": read_interactions, "movielens-100k": _movielens, "tfds": _tfds}[settings.source]
+    read = {"file": read_interactions, "movielens-100k": _movielens, "tfds": _tfds}.get(settings.source, read_published)
     return prepare(read(settings), settings.min_interactions)
 
 
