@@ -64,9 +64,14 @@ def ratio(above: list[float], below: list[float]) -> str:
 def table(*rows: tuple[object, ...]) -> None:
     """Prints rows, the first of which are the heads, as Markdown."""
     for number, row in enumerate(rows):
-        print("| " + " | ".join(str(cell) for cell in row) + " |")
+        table_row(row)
         if number == 0:
             print("|" + " --- |" * len(row), flush=True)
+
+
+def table_row(row: tuple[object, ...]) -> None:
+    """Prints one more row of a table."""
+    print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 
 
 def peak_memory() -> str:
