@@ -20,7 +20,7 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RetrieverAlone
 from tfcorr.data.batches import training_batches
 from tfcorr.data.histories import Histories
-from tfcorr.towers import RANKERS, RETRIEVERS, Domain, Ranker, Retriever
+from tfcorr.towers import Domain, Ranker, Retriever, ranker_of, retriever_of
 
 assert tfcorr
 Job = Callable[[], object]
@@ -126,8 +126,8 @@ def cooperation(settings: RunSettings, items: int, users: int = 0) -> CoRR:
     """A compiled CoRR of the settings over so many items and users."""
     domain = Domain(items, users, settings.history_length)
     retriever, ranker = (
-        RETRIEVERS[settings.retriever.name](settings.retriever, domain),
-        RANKERS[settings.ranker.name](settings.ranker, domain),
+        retriever_of(settings.retriever, domain),
+        ranker_of(settings.ranker, domain),
     )
     sampler = Sampler(settings.sampler, np.ones(items, np.int64), retriever, settings.seed)
     model = CoRR(retriever, ranker, sampler, settings.training.loss, settings.training.kl_weight)
@@ -137,7 +137,7 @@ def cooperation(settings: RunSettings, items: int, users: int = 0) -> CoRR:
 
 def retriever_alone(settings: RunSettings, items: int) -> RetrieverAlone:
     """The settings' retriever, compiled to be trained alone."""
-    tower = RETRIEVERS[settings.retriever.name](settings.retriever, Domain(items, 0, settings.history_length))
+    tower = retriever_of(settings.retriever, Domain(items, 0, settings.history_length))
     model = RetrieverAlone(tower, Sampler(settings.sampler, np.ones(items, np.int64), tower, settings.seed), settings.training.loss)
     model.compile(optimizer=LazyAdam(1e-3))
     return model

@@ -35,7 +35,7 @@ def main() -> None:
     request = {"history": history, "k": tf.constant([options.k]), "exclude": tf.zeros([1, 0], tf.string)}
     with tempfile.TemporaryDirectory() as folder:
         titles = [""] * len(ids)
-        export(retriever, ranker, Catalogue(ids, counts, titles), [], cascades, settings.history_length, True, Path(folder))
+        export(retriever, ranker, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, Path(folder))
         importlib.import_module("scann")  # registers the operations that its SavedModel holds
         for name in cascades:
             model = tf.saved_model.load(f"{folder}/{name}/1")

@@ -52,6 +52,21 @@ def test_prepared_data_are_those_that_a_run_reads(tfcorr, trained, project, tmp_
     assert "is there already" in err
 
 
+def test_made_up_data_are_written_and_described(tfcorr, tmp_path):
+    made, pipeline = tmp_path / "made.parquet", tmp_path / "made.yaml"
+    code, out, _ = tfcorr("data", "synthesize", made, "--users", "50", "--items", "20", "--interactions", "900")
+    assert code == 0
+    assert "900 interactions written to" in out
+    pipeline.write_text(f"data: {{path: {made}, min_interactions: 1}}")
+    code, out, _ = tfcorr("data", "describe", pipeline)
+    assert code == 0
+    assert re.search(r"interactions +900\b", out)
+    for options, sentence in ((("--users", "9", "--interactions", "8"), "--interactions 8: there are 9 users"), ((), "made.csv: give")):
+        code, _, err = tfcorr("data", "synthesize", tmp_path / ("x.parquet" if options else "made.csv"), *options)
+        assert code == 1
+        assert sentence in err
+
+
 def test_help_needs_no_tensorflow():
     program = (
         "import sys, tfcorr.cli; sys.argv = ['tfcorr', '--help']\ntry: tfcorr.cli.main()\nfinally: assert 'tensorflow' not in sys.modules"
@@ -65,6 +80,7 @@ def test_wrong_usage_exits_with_2_and_wrong_input_with_1(tfcorr, tmp_path):
     assert tfcorr("recommend", tmp_path)[0] == 2
     assert tfcorr("train", tmp_path, "--resume", "--overwrite")[0] == 2
     assert tfcorr("recommend", tmp_path, "--history", "1", "--k", "0")[0] == 2
+    assert tfcorr("data", "synthesize", tmp_path / "x.parquet", "--users", "0")[0] == 2
     for arguments in (
         ("train", tmp_path / "no.yaml"),
         ("evaluate", tmp_path),

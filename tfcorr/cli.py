@@ -196,7 +196,9 @@ def export(run: RunFolder) -> None:
 def recommend(
     run: RunFolder,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
-    user: Annotated[str | None, typer.Option(help="The id of the user, where a tower reads it.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What else is known: user=ID, or a feature; may be repeated.")
+    ] = None,
     k: Annotated[int, typer.Option(min=1, max=10**6, help="How many items.")] = 10,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
     titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
@@ -204,22 +206,21 @@ def recommend(
     source: Annotated[Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet to write the recommendations for --input to.")] = None,
 ) -> None:
-    """Recommends by the exported cascade: for one history or user, or for a file of them.
+    """Recommends by the exported cascade: for one history or context, or for a file of them.
 
     Example: `tfcorr recommend saved_models/movielens100k --history 50,181,172 --k 10 --titles`
     """
     from tfcorr.serving import recommend as serving
 
-    if (history is user is None) == (source is None) or (source is None) != (output is None):
-        raise typer.BadParameter("give either --history or --user or both, or --input and --output")
+    if (not history and not context) == (source is None) or (source is None) != (output is None):
+        raise typer.BadParameter("give either --history or --context or both, or --input and --output")
     recommender = serving.Recommender(run, index)
-    if user is not None and not recommender.reads_user:
-        raise InputError(f"{run}: its towers do not read the user; give --history alone")
+    known = dict(_assigned(each, recommender.reads) for each in context or [])
     if source is not None and output is not None:
         console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
         return
     names = serving.titles(run) if titles else {}
-    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], [user or ""])
+    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], known)
     table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
     for _, rank, item, ranked, retrieved in found.iter_rows():
         table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), f"{ranked:.3f}", f"{retrieved:.3f}")
@@ -266,6 +267,16 @@ def _spread(arguments: list[str]) -> list[str]:
 def _ids(text: str) -> list[str]:
     """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
     return [item for row in csv.reader([text], skipinitialspace=True) for item in row if item]
+
+
+def _assigned(text: str, names: frozenset[str]) -> tuple[str, list[object]]:
+    """NAME=VALUE for a single row; a categorical feature may have several values between commas. Raises: InputError."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in names:
+        asked = ", ".join(sorted(names)) or "nothing but a history"
+        raise InputError(f"--context {text}: expected NAME=VALUE, and the run's towers read: {asked}")
+    values = _ids(value)
+    return name, [values[0] if len(values) == 1 else values]
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 import tfcorr
 from tfcorr.config import RunSettings, check_cut_offs, flat, load_settings, save_settings
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.features import Feature, read_features, write_features
 from tfcorr.data.histories import Catalogue, Dataset
 from tfcorr.data.sources import load
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
@@ -31,7 +32,7 @@ from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
 from tfcorr.stages import LAST_STAGE, stages_of
-from tfcorr.towers import RANKERS, RETRIEVERS, Domain, Ranker, Retriever
+from tfcorr.towers import Domain, Ranker, Retriever, ranker_of, retriever_of
 from tfcorr.training import fit, restore_best, resume_hint
 
 CASCADES: dict[str, IndexKind] = {"cascade": "exact", "cascade_scann": "scann"}  # SavedModels by name
@@ -45,6 +46,7 @@ class Run:
     settings: RunSettings
     catalogue: Catalogue
     users: list[str]
+    features: list[Feature]
     retriever: Retriever
     ranker: Ranker
 
@@ -68,7 +70,7 @@ def train(
     dataset = load(settings.data)
     console.print(account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
-    known = dataset.catalogue, dataset.histories.users
+    known = dataset.catalogue, dataset.histories.users, dataset.features
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, *known)
     run = Run(folder, settings, *known, *_build_towers(settings, *known))
@@ -82,7 +84,7 @@ def train(
         for stage in stages_of(settings, dict(zip(run.towers, trained, strict=True)), run.towers, dataset, strategy, steps):
             fit(
                 stage,
-                batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs),
+                batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs, dataset.features),
                 steps=steps,
                 settings=settings.training,
                 folder=folder,
@@ -103,9 +105,10 @@ def open_run(folder: Path) -> Run:
     if not (folder / "catalogue.parquet").is_file():
         raise InputError(f"{folder}: the run has not started; {resume_hint(folder)}")
     table = read_intact(folder / "catalogue.parquet", pl.read_parquet)
-    catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list())
+    catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list(), table.height)
     users = read_intact(folder / "users.parquet", pl.read_parquet)["id"].to_list()
-    run = Run(folder, settings, catalogue, users, *_build_towers(settings, catalogue, users))
+    known = catalogue, users, read_features(folder / "features.json", len(catalogue) + 1)
+    run = Run(folder, settings, *known, *_build_towers(settings, *known))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
     return run
 
@@ -145,14 +148,15 @@ def _begin(folder: Path, settings: RunSettings) -> None:
     save_settings(settings, folder / "settings.yaml")
 
 
-def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str]) -> tuple[Retriever, Ranker]:
+def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature]) -> tuple[Retriever, Ranker]:
     """Towers with their variables made."""
-    domain = Domain(len(catalogue), len(users), settings.history_length)
-    retriever = RETRIEVERS[settings.retriever.name](settings.retriever, domain)
-    ranker = RANKERS[settings.ranker.name](settings.ranker, domain)
+    domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features))
+    retriever, ranker = retriever_of(settings.retriever, domain), ranker_of(settings.ranker, domain)
     nothing = tf.zeros([1, settings.history_length], tf.int32)
+    context = {"history": nothing, "user": nothing[:, 0]}
+    context |= {feature.name: tf.constant(feature.placeholder(1).values) for feature in features if feature.of != "item"}
     for tower in (retriever, ranker):
-        tower.score({"history": nothing, "user": nothing[:, 0]}, nothing[:, :1])
+        tower.score(context, nothing[:, :1])
     return retriever, ranker
 
 
@@ -189,6 +193,7 @@ def _write_provenance(run: Run, dataset: Dataset) -> None:
     catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
     write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
     write_whole(run.folder / "users.parquet", pl.DataFrame({"id": run.users}, schema={"id": pl.String}).write_parquet)
+    write_whole(run.folder / "features.json", lambda path: write_features(dataset.features, path))
     write_whole(run.folder / "provenance.json", lambda path: path.write_text(json.dumps(provenance, indent=2) + "\n"))
 
 
@@ -228,7 +233,7 @@ def evaluate(
     stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
     cascade = cascade_of(run, index, retrieve)
     sizes = run.settings.history_length, settings.batch_size
-    batches = evaluation_batches(dataset.histories, "test", *sizes)
+    batches = evaluation_batches(dataset.histories, "test", *sizes, dataset.features)
     rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, stages)
     rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
     started = time.monotonic()
@@ -264,6 +269,7 @@ def export_run(run: Run) -> int:
         run.ranker,
         run.catalogue,
         run.users,
+        run.features,
         cascades,
         settings.history_length,
         settings.evaluation.exclude_seen,

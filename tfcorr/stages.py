@@ -32,7 +32,7 @@ def stages_of(
 
     steps is the number of batches an epoch.
     """
-    training, counts = settings.training, dataset.catalogue.counts
+    training, counts = settings.training, dataset.catalogue.counts[: dataset.catalogue.warm]  # no other item is drawn
     retriever, ranker = trained["retriever"], trained["ranker"]
     both = _validation(settings, kept, dataset, ("retriever", "cascade"))
     if training.method != "two-stage":
@@ -80,7 +80,8 @@ def _validation(settings: RunSettings, towers: Towers, dataset: Dataset, stages:
     """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
     retriever, ranker, evaluation = towers["retriever"], towers["ranker"], settings.evaluation
     index = ExactIndex(all_item_vectors(retriever, len(dataset.catalogue)))
-    batches = evaluation_batches(dataset.histories, "validation", settings.history_length, evaluation.batch_size)
+    sizes = settings.history_length, evaluation.batch_size
+    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features)
     cascade = Cascade(retriever, ranker, index, evaluation.retrieve)
     ranks = rank_batch(cascade, batches.element_spec, evaluation.exclude_seen, stages)
 

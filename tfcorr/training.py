@@ -118,12 +118,15 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """Moves the kept towers towards the trained ones: an exponential average over epochs."""
         share = self.averaging if epoch else 0.0
         for name, tower in self.stage.trained.items():
-            pieces = iter(tower.variables)  # a table's shards under parameter servers come one after another
-            for average in self.stage.kept[name].variables:
+            kept = self.stage.kept[name]
+            pieces = iter(tower.trainable_variables)  # a table's shards under parameter servers come one after another
+            for average in kept.trainable_variables:
                 whole = next(pieces).read_value()
                 while whole.shape.rank and whole.shape[0] < average.shape[0]:
                     whole = tf.concat([whole, next(pieces).read_value()], axis=0)
                 average.assign(share * average + (1 - share) * whole)
+            for fixed, now in zip(kept.non_trainable_variables, tower.non_trainable_variables, strict=True):
+                fixed.assign(now.read_value())
 
 
 class Refresh(tf.keras.callbacks.Callback):

@@ -172,28 +172,28 @@ def test_towers_that_read_the_user_are_asked_with_one_and_answer_as_evaluation_r
     runs.evaluate(run)
     runs.export_run(runs.open_run(run.folder))
     recommender, dataset = Recommender(run.folder), load(run.settings.data)
-    assert recommender.reads_user
+    assert recommender.reads == {"user"}
     histories, places = dataset.histories, dataset.histories.targets("test")
     starts = histories.starts(places)
     pasts = [
         [dataset.catalogue.ids[item - 1] for item in histories.items[start:place]] for start, place in zip(starts, places, strict=True)
     ]
-    found = recommender.recommend(pasts, 25, users=histories.users)
+    found = recommender.recommend(pasts, 25, context={"user": histories.users})
     anonymous = recommender.recommend(pasts, 25)
     assert not found.equals(anonymous)
-    assert anonymous.equals(recommender.recommend(pasts, 25, users=["no such user"] * len(pasts)))
+    assert anonymous.equals(recommender.recommend(pasts, 25, context={"user": ["no such user"] * len(pasts)}))
     lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
     ranks = pl.read_parquet(run.folder / "ranks.parquet")
     for past, items, (target, rank) in zip(pasts, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
         assert target in past or (items.index(target) + 1 if target in items else None) == rank
-    alone = recommender.recommend([[]], 5, users=["u3"])  # a user is known even without a history
+    alone = recommender.recommend([[]], 5, context={"user": ["u3"]})  # a user is known even without a history
     assert not alone["ranker_score"].equals(alone["retriever_score"])
     unknown = recommender.recommend([[]], 5)
     assert unknown["ranker_score"].equals(unknown["retriever_score"])  # the most popular items
 
 
 def test_exporting_again_makes_the_next_version(trained, tmp_path):
-    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.retriever, trained.ranker)
+    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.features, trained.retriever, trained.ranker)
     assert [runs.export_run(run) for _ in range(2)] == [1, 2]
     assert {latest_version(tmp_path / "serving" / name) for name in NAMES} == {2}
 

@@ -12,7 +12,8 @@ from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
-from tfcorr.towers import RANKERS, RETRIEVERS, Domain
+from tfcorr.data.features import Feature
+from tfcorr.towers import RANKERS, RETRIEVERS, Domain, ranker_of, retriever_of
 
 ITEMS, USERS, LENGTH = 30, 4, 6
 SMALL = {"dim": 8, "dropout": 0.3}
@@ -22,6 +23,7 @@ VARIANTS = {
     "din, recency, dice": {"name": "din", **SMALL, "recency": True, "products": True, "activation": "dice"},
     "sasrec, 2 layers": {"name": "sasrec", **SMALL, "layers": 2},
     "bst, 2 layers": {"name": "bst", **SMALL, "layers": 2},
+    **{f"{name}, features": {"name": name, **SMALL} for name in ("sasrec", "transrec", "din", "deepfm")},
 }
 every_tower = pytest.mark.parametrize("variant", VARIANTS)
 every_retriever = pytest.mark.parametrize("name", RETRIEVERS)
@@ -31,9 +33,21 @@ USER = np.array([1, 2, 0, 3], np.int32)
 CANDIDATES = np.array([[1, 2, 30], [7, 7, 1], [0, 4, 5], [3, 2, 1]], np.int32)
 
 
-def build(name, settings=SMALL, items=ITEMS, length=LENGTH):
-    cls = TOWERS[name]
-    tower = cls(cls.Settings.parse({"name": name, **settings}), Domain(items, USERS, length))
+def features(items):
+    rng = np.random.default_rng(1)
+    genre, price = rng.integers(0, 4, (items + 1, 2)).astype(np.int32), rng.normal(size=items + 1).astype(np.float32)
+    genre[0], price[0] = 0, 0
+    return (
+        Feature("genre", "item", genre, ["comedy", "drama", "war"]),
+        Feature("price", "item", price),
+        Feature("device", "interaction", np.zeros((1, 2), np.int32), ["phone", "tablet"]),
+        Feature("age", "user", np.zeros(1, np.float32)),
+    )
+
+
+def build(name, settings=SMALL, items=ITEMS, length=LENGTH, features=()):
+    made = retriever_of if name in RETRIEVERS else ranker_of
+    tower = made(TOWERS[name].Settings.parse({"name": name, **settings}), Domain(items, USERS, length, features))
     tower.score(context_of(np.zeros([1, length], np.int32), np.zeros(1, np.int32)), tf.ones([1, 1], tf.int32))
     rng = np.random.default_rng(0)  # initial tables are too small to tell contexts apart
     for variable in tower.trainable_variables:
@@ -42,7 +56,7 @@ def build(name, settings=SMALL, items=ITEMS, length=LENGTH):
 
 
 def fresh(variant):
-    return build(VARIANTS[variant]["name"], VARIANTS[variant])
+    return build(VARIANTS[variant]["name"], VARIANTS[variant], features=features(ITEMS) if "features" in variant else ())
 
 
 @functools.cache
@@ -52,7 +66,8 @@ def built(variant):
 
 
 def context_of(history, user):
-    return {"history": tf.constant(history), "user": tf.constant(user)}
+    device, age = np.stack([user % 3, np.maximum(user - 1, 0) % 3], axis=1).astype(np.int32), user.astype(np.float32) / 2
+    return {"history": tf.constant(history), "user": tf.constant(user), "device": tf.constant(device), "age": tf.constant(age)}
 
 
 def score(tower, history=HISTORY, candidates=CANDIDATES, user=USER, **options):
@@ -225,7 +240,10 @@ def test_a_retrievers_score_is_the_inner_product_of_its_vectors(name):
     assert tower.item_vectors(tf.range(5)).shape == (5, query.shape[1])
 
 
-@pytest.mark.parametrize("variant", [each for each in VARIANTS if getattr(TOWERS[VARIANTS[each]["name"]], "causal", False)])
+CAUSAL = [name for name in RETRIEVERS if RETRIEVERS[name].causal]
+
+
+@pytest.mark.parametrize("variant", [*CAUSAL, "sasrec, 2 layers"])
 def test_a_causal_retrievers_places_are_its_contexts_and_a_later_item_changes_none_before_it(variant):
     tower = built(variant)
     places = tower.encode_places(tf.constant(HISTORY)).numpy()

@@ -1,10 +1,12 @@
 """From Histories to the tensors that towers see: windows gathered in graph, one gather a batch."""
 
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tfcorr.data.features import Feature
 from tfcorr.data.histories import Histories, Split
 from tfcorr.data.order import parts_of_replicas, runs_of_targets, shuffled_batches
 
@@ -13,7 +15,7 @@ Examples = Literal["prefix", "window"]
 
 
 class EvaluationBatch(NamedTuple):
-    """`context` with "history" [B, M] and "user" [B], `target` [B], and `seen` [B, W], all earlier items, 0-padded; all int32."""
+    """`context` with "history" [B, M], "user" [B] and features, `target` [B], and `seen` [B, W], all earlier items, 0-padded."""
 
     context: Context
     target: tf.Tensor
@@ -31,6 +33,19 @@ def users_of(offsets: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     return tf.searchsorted(offsets, places, side="right", out_type=tf.int32)
 
 
+def features_at(features: Sequence[Feature]) -> Callable[[tf.Tensor, tf.Tensor], Context]:
+    """A function of places [B] and their users' numbers [B] that gives the features of users and interactions, by name.
+
+    A categorical one is [B, W] int32, of which 0 is none; a numeric one [B] float32.
+    """
+    values = {feature.name: (feature.of, tf.constant(feature.values)) for feature in features if feature.of != "item"}
+
+    def gather(places: tf.Tensor, users: tf.Tensor) -> Context:
+        return {name: tf.gather(table, users if of == "user" else places) for name, (of, table) in values.items()}
+
+    return gather
+
+
 def training_batches(
     histories: Histories,
     examples: Examples,
@@ -39,14 +54,15 @@ def training_batches(
     seed: int,
     first_epoch: int | tf.Tensor = 0,
     inputs: tf.distribute.InputContext | None = None,
+    features: Sequence[Feature] = (),
 ) -> tf.data.Dataset:
     """An endless stream of (context, target [B] int32) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
 
-    context["user"] [B] is the number of each target's user, from 1; context["history"] [B, M] holds each target's own history: a
-    batch is as wide as its longest, and batches have histories of like lengths, so that little padding is computed. With
-    examples by `window`, context["window"] [W, M] also holds the histories of the last targets of W runs, and context["place"] [B]
-    where in these the history of each target ends, counted row by row. A run is half as long as a history, so that each of its
-    targets has at least half of what it would have by itself.
+    context["user"] [B] is the number of each target's user, from 1; beside it stand the features. context["history"] [B, M] holds
+    each target's own history: a batch is as wide as its longest, and batches have histories of like lengths, so that little
+    padding is computed. With examples by `window`, context["window"] [W, M] also holds the histories of the last targets of W
+    runs, and context["place"] [B] where in these the history of each target ends, counted row by row. A run is a quarter as
+    long as a history, so that each of its targets has at least three quarters of what it would have by itself.
 
     Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone. Where
     `inputs` tells of several replicas, the stream holds the parts of every batch that this input pipeline feeds.
@@ -54,7 +70,7 @@ def training_batches(
     places = histories.targets("train")
     starts, total = histories.starts(places), len(places)
     items, all_places, all_starts = tf.constant(histories.items), tf.constant(places), tf.constant(starts)
-    offsets = tf.constant(histories.offsets)
+    offsets, features_of = tf.constant(histories.offsets), features_at(features)
     lengths, counts = tf.constant(np.minimum(places - starts, length)), tf.constant(histories.training_counts)
 
     def units(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -79,7 +95,7 @@ def training_batches(
         place = tf.gather(all_places, firsts)
         context["history"] = history(firsts)
         context["user"] = users_of(offsets, place)
-        return context, tf.gather(items, place)
+        return context | features_of(place, context["user"]), tf.gather(items, place)
 
     stream = shuffled_batches(units, steps_per_epoch(histories, examples, length, batch_size), seed, first_epoch)
     return parts_of_replicas(stream, inputs or tf.distribute.InputContext()).map(batch).prefetch(4)
@@ -94,17 +110,20 @@ def steps_per_epoch(histories: Histories, examples: Examples, length: int, batch
 
 def run_length(length: int) -> int:
     """How many targets a window of so many items trains."""
-    return (length + 1) // 2
+    return (length + 3) // 4
 
 
-def evaluation_batches(histories: Histories, split: Split, length: int, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(
+    histories: Histories, split: Split, length: int, batch_size: int, features: Sequence[Feature] = ()
+) -> tf.data.Dataset:
     """One pass over a split's targets, in their order, as EvaluationBatch."""
     places = histories.targets(split)
-    items, offsets = tf.constant(histories.items), tf.constant(histories.offsets)
+    items, offsets, features_of = tf.constant(histories.items), tf.constant(histories.offsets), features_at(features)
 
     def batch(place: tf.Tensor, start: tf.Tensor) -> EvaluationBatch:
         seen = windows(items, start, place, tf.reduce_max(place - start))
-        context = {"history": windows(items, start, place, length), "user": users_of(offsets, place)}
+        users = users_of(offsets, place)
+        context = {"history": windows(items, start, place, length), "user": users, **features_of(place, users)}
         return EvaluationBatch(context, tf.gather(items, place), seen)
 
     return tf.data.Dataset.from_tensor_slices((places, histories.starts(places))).batch(batch_size).map(batch).prefetch(2)

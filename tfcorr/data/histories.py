@@ -1,7 +1,7 @@
 """From Interactions to integers: a Catalogue of items and every user's history in time order, split by leave-one-out."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -9,31 +9,35 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tfcorr.data.interactions import Interactions
+from tfcorr.data.features import Feature, FeatureSource, encode, moments
+from tfcorr.data.interactions import FEATURE, Interactions
 from tfcorr.settings import InputError
 
 Split = Literal["train", "validation", "test"]
 IntArray = npt.NDArray[np.int32]
+NO_FEATURES = FeatureSource({})
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """The items. Item number i (1 to N) has the id `ids[i - 1]`; 0 is padding and no item.
 
-    `counts` [N] int64 counts the training interactions only. `titles` is as long as `ids`; "" where none is known.
+    `counts` [N] int64 counts the training interactions only. `titles` is as long as `ids`; "" where none is known. The items
+    after the first `warm` have no interactions at all, and are known by their features alone.
     """
 
     ids: list[str]
     counts: npt.NDArray[np.int64]
     titles: list[str]
+    warm: int
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @classmethod
-    def of(cls, histories: "Histories", ids: list[str], titles: list[str]) -> "Catalogue":
-        """The items of the histories, counted there."""
-        return cls(ids, histories.item_counts(len(ids)), titles)
+    def of(cls, histories: "Histories", ids: list[str], titles: list[str], warm: int | None = None) -> "Catalogue":
+        """The items of the histories, counted there; by default all of them are warm."""
+        return cls(ids, histories.item_counts(len(ids)), titles, len(ids) if warm is None else warm)
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,24 @@ class Dataset:
     catalogue: Catalogue
     histories: Histories
     account: list[tuple[str, int, int | None, int | None]]
+    features: list[Feature] = field(default_factory=list)
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over ids, items and offsets: the same if and only if the prepared data are the same."""
+        """SHA-256 over ids, items, offsets and features: the same if and only if the prepared data are the same."""
         digest = hashlib.sha256("\n".join([*self.catalogue.ids, "", *self.histories.users]).encode())
         digest.update(self.histories.items.tobytes())
         digest.update(self.histories.offsets.tobytes())
+        for feature in self.features:
+            digest.update("\n".join([feature.name, feature.of, *(feature.vocabulary or [])]).encode())
+            digest.update(feature.values.tobytes())
         return digest.hexdigest()
 
 
-def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
+def prepare(interactions: Interactions, min_interactions: int, source: FeatureSource = NO_FEATURES) -> Dataset:
     """Drops rare users and items until none is left, numbers the rest, sorts by user and time (ties by file order).
+
+    Items that only the source's table of items has are numbered after the others, where they are wanted.
 
     Raises: InputError if nothing is left, or nothing to train on.
     """
@@ -118,8 +128,18 @@ def prepare(interactions: Interactions, min_interactions: int) -> Dataset:
     )
     check_trainable(len(histories.training_counts), interactions.where)
     ids = item_ids.gather(kept_items).to_list()
+    warm = len(ids)
+    if source.cold and source.item is not None:
+        ids += sorted(set(source.item.ids()) - set(ids))
     titles = [interactions.titles.get(item, "") for item in ids]
-    return Dataset(Catalogue.of(histories, ids, titles), histories, account)
+    features = source.encode_side("item", ids) + source.encode_side("user", histories.users)
+    for name, each in source.settings.items():
+        if each.of == "interaction":
+            column = (
+                moments(each.kind, times) if each.kind in ("hour", "weekday") else interactions.collect(pl.col(FEATURE + name)).to_series()
+            )
+            features.append(encode(name, each, column[rows[order]], interactions.where))
+    return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
 
 
 def dropped_and_left(

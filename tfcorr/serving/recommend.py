@@ -1,8 +1,10 @@
 """Recommendations from an exported cascade, as its users would have them; nothing of the training is loaded."""
 
 import importlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import tensorflow as tf
@@ -29,37 +31,40 @@ class Recommender:
             importlib.import_module("scann")  # registers the operations that this SavedModel holds
         self._model = tf.saved_model.load(str(folder / str(version)))
         self._serve = self._model.signatures["serving_default"]
+        self._specs: dict[str, tf.TensorSpec] = self._serve.structured_input_signature[1]
 
     @property
-    def reads_user(self) -> bool:
-        """Whether what it recommends depends on who the user is."""
-        return "user" in self._serve.structured_input_signature[1]
+    def reads(self) -> frozenset[str]:
+        """What it is asked with beside a history: "user" and features, as far as its towers read them."""
+        return frozenset(self._specs) - {"history", "k", "exclude"}
 
     def recommend(
         self,
         histories: Sequence[Sequence[str]],
         k: int,
         exclude: Sequence[Sequence[str]] | None = None,
-        users: Sequence[str] | None = None,
+        context: Mapping[str, Sequence[Any]] | None = None,
     ) -> pl.DataFrame:
         """The best k items for each history (item ids, oldest first), without those in `exclude`.
 
-        `users` are the ids of whose histories these are; "" is one that is not known, and they count only where `reads_user`.
+        `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text each, or
+        several in a list), features that are numbers. What is not given is not known; what no tower reads has no effect.
         Returns: row (place of the history), rank (1 the best), item, ranker_score, retriever_score.
         """
         if not histories:
             return pl.DataFrame(schema=ANSWER)
-        exclude, users = exclude or [[]] * len(histories), users or [""] * len(histories)
+        exclude, context = exclude or [[]] * len(histories), context or {}
         every = [slice(first, first + ROWS) for first in range(0, len(histories), ROWS)]
-        return pl.concat([self._some(part.start, histories[part], k, exclude[part], users[part]) for part in every])
+        known = [{name: values[part] for name, values in context.items()} for part in every]
+        parts = zip(every, known, strict=True)
+        return pl.concat([self._some(part.start, histories[part], k, exclude[part], each) for part, each in parts])
 
     def _some(
-        self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]], users: Sequence[str]
+        self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]], context: Mapping[str, Sequence[Any]]
     ) -> pl.DataFrame:
         rows = len(histories)
         request = {"history": _padded(histories), "k": tf.fill([rows], tf.constant(k, tf.int32)), "exclude": _padded(exclude)}
-        if self.reads_user:
-            request["user"] = tf.constant(users, tf.string)
+        request |= {name: _column(self._specs[name], context.get(name, [None] * rows)) for name in self.reads}
         answer = self._serve(**request)
         width = answer["item"].shape[1]
         places = tf.meshgrid(tf.range(first, first + rows), tf.range(1, width + 1), indexing="ij")
@@ -71,7 +76,8 @@ class Recommender:
 
 def recommend_file(recommender: Recommender, source: Path, output: Path, k: int) -> int:
     """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest first)
-    and, if wished, `exclude` (a list of item ids); writes user, rank, item, ranker_score and retriever_score to `output`.
+    and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item, ranker_score and
+    retriever_score to `output`.
 
     Returns: the number of recommendations. Raises: InputError.
     """
@@ -79,8 +85,8 @@ def recommend_file(recommender: Recommender, source: Path, output: Path, k: int)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of the Parquet file to write")
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
-    named = users["user"].cast(pl.String).fill_null("").to_list()
-    found = recommender.recommend(users["history"].to_list(), k, exclude, named)
+    context = {name: users[name].to_list() for name in recommender.reads & set(users.columns)}
+    found = recommender.recommend(users["history"].to_list(), k, exclude, context)
     found = found.with_columns(users["user"].gather(found["row"])).select("user", "rank", "item", "ranker_score", "retriever_score")
     write_whole(output, found.write_parquet)
     return found.height
@@ -115,3 +121,11 @@ def read_users(source: Path) -> pl.DataFrame:
 def _padded(rows: Sequence[Sequence[str]]) -> tf.Tensor:
     """Lists of ids -> [B, longest] strings, "" as padding."""
     return tf.ragged.constant(rows, dtype=tf.string, ragged_rank=1).to_tensor("")
+
+
+def _column(spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
+    """Values for each row, None where one is not known, as the tensor of a request."""
+    if spec.dtype != tf.string:
+        return tf.constant([math.nan if value is None else float(value) for value in values], tf.float32)
+    texts = [[] if value is None else list(map(str, value)) if isinstance(value, list | tuple) else [str(value)] for value in values]
+    return _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)

@@ -2,6 +2,7 @@
 
 from tfcorr.towers.bst import BST
 from tfcorr.towers.caser import Caser
+from tfcorr.towers.contextual import ContextualRanker, ContextualRetriever
 from tfcorr.towers.deepfm import DeepFM
 from tfcorr.towers.dien import DIEN
 from tfcorr.towers.din import DIN
@@ -15,7 +16,7 @@ from tfcorr.towers.npe import NPE
 from tfcorr.towers.sasrec import SASRec
 from tfcorr.towers.transrec import TransRec
 
-__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "TowerSettings"]
+__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "TowerSettings", "ranker_of", "retriever_of"]
 
 RETRIEVERS: dict[str, type[Retriever]] = {
     "caser": Caser,
@@ -29,3 +30,17 @@ RETRIEVERS: dict[str, type[Retriever]] = {
     "transrec": TransRec,
 }
 RANKERS: dict[str, type[Ranker]] = {"bst": BST, "deepfm": DeepFM, "dien": DIEN, "din": DIN}
+
+
+def retriever_of(settings: TowerSettings, domain: Domain) -> Retriever:
+    """A retriever by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
+    domain = domain.chosen(settings)
+    tower = RETRIEVERS[settings.name](settings, domain)
+    return ContextualRetriever(tower, settings, domain) if domain.has_context else tower
+
+
+def ranker_of(settings: TowerSettings, domain: Domain) -> Ranker:
+    """A ranker by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
+    domain = domain.chosen(settings)
+    tower = RANKERS[settings.name](settings, domain)
+    return ContextualRanker(tower, settings, domain) if domain.has_context else tower

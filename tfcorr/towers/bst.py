@@ -7,8 +7,9 @@ from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import Block, TransformerSettings, visible
-from tfcorr.towers.layers import Domain, Dropout, Ranker, item_bias, item_table, places_from_the_latest
+from tfcorr.towers.layers import Domain, Dropout, Ranker, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation
+from tfcorr.towers.tables import item_bias, item_table, place_table
 
 
 class BSTSettings(TransformerSettings):
@@ -30,9 +31,9 @@ class BST(Ranker):
 
     def __init__(self, settings: BSTSettings, domain: Domain) -> None:
         super().__init__(name="bst")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
-        self.places = item_table(domain.history_length, settings.dim, "places")
+        self.places = place_table(domain.history_length, settings.dim, "places")
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]

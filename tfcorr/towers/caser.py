@@ -6,18 +6,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import (
-    Domain,
-    Dropout,
-    Retriever,
-    TowerSettings,
-    item_bias,
-    item_table,
-    known_vectors,
-    latest_items,
-    user_table,
-    with_ones,
-)
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_items
+from tfcorr.towers.tables import item_bias, item_table, known_vectors, user_table, with_ones
 
 
 class CaserSettings(TowerSettings):
@@ -42,8 +32,8 @@ class Caser(Retriever):
     def __init__(self, settings: CaserSettings, domain: Domain) -> None:
         super().__init__(name="caser")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.history = item_table(domain.items, settings.dim, "history")
-        self.items = item_table(domain.items, 2 * settings.dim, "items")
+        self.history = item_table(domain, settings.dim, "history")
+        self.items = item_table(domain, 2 * settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.latest = settings.latest
         heights = range(1, settings.latest + 1)

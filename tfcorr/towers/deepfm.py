@@ -6,8 +6,9 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Ranker, TowerSettings, item_bias, item_table, known_vectors, user_table
+from tfcorr.towers.layers import Domain, Ranker, TowerSettings
 from tfcorr.towers.mlp import MLP, Activation
+from tfcorr.towers.tables import item_bias, item_table, known_vectors, user_table
 
 
 class DeepFMSettings(TowerSettings):
@@ -31,7 +32,7 @@ class DeepFM(Ranker):
     def __init__(self, settings: DeepFMSettings, domain: Domain) -> None:
         super().__init__(name="deepfm")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items, self.history = (item_table(domain.items, settings.dim, name) for name in ("items", "history"))
+        self.items, self.history = (item_table(domain, settings.dim, name) for name in ("items", "history"))
         self.bias = item_bias(domain.items)
         self.mlp = MLP(settings.mlp, settings.activation, settings.dropout)
 

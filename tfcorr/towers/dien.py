@@ -8,8 +8,9 @@ from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import MASKED
-from tfcorr.towers.layers import Domain, Ranker, TowerSettings, item_bias, item_table
+from tfcorr.towers.layers import Domain, Ranker, TowerSettings
 from tfcorr.towers.mlp import MLP, Activation
+from tfcorr.towers.tables import item_bias, item_table
 
 
 class DIENSettings(TowerSettings):
@@ -32,7 +33,7 @@ class DIEN(Ranker):
 
     def __init__(self, settings: DIENSettings, domain: Domain) -> None:
         super().__init__(name="dien")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.extract = tf.keras.layers.GRU(settings.dim, return_sequences=True)
         self.attend = tf.keras.layers.Dense(settings.dim, use_bias=False)

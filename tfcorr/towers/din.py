@@ -6,8 +6,9 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Ranker, TowerSettings, in_parts, item_bias, item_table, places_from_the_latest
+from tfcorr.towers.layers import Domain, Ranker, TowerSettings, in_parts, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation, rows_of
+from tfcorr.towers.tables import item_bias, item_table, place_table
 
 PARTS = 16  # of a training batch whose attention is computed apart: 16 rows to 64 of them, with their gradients, stay in the cache
 
@@ -36,9 +37,9 @@ class DIN(Ranker):
 
     def __init__(self, settings: DINSettings, domain: Domain) -> None:
         super().__init__(name="din")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
-        self.recency = item_table(domain.history_length, settings.dim, "recency") if settings.recency else None
+        self.recency = place_table(domain.history_length, settings.dim, "recency") if settings.recency else None
         self.products = settings.products
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)

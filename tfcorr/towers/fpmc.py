@@ -5,7 +5,8 @@ from typing import Literal
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_table, known_vectors, latest_items, user_table
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_items
+from tfcorr.towers.tables import item_table, known_vectors, user_table
 
 
 class FPMCSettings(TowerSettings):
@@ -26,9 +27,7 @@ class FPMC(Retriever):
     def __init__(self, settings: FPMCSettings, domain: Domain) -> None:
         super().__init__(name="fpmc")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items, self.latest, self.following = (
-            item_table(domain.items, settings.dim, name) for name in ("items", "latest", "following")
-        )
+        self.items, self.latest, self.following = (item_table(domain, settings.dim, name) for name in ("items", "latest", "following"))
         self.dropout = Dropout(settings.dropout)
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:

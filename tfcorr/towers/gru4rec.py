@@ -6,7 +6,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_table, latest_column
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_column
+from tfcorr.towers.tables import item_table
 
 
 class GRU4RecSettings(TowerSettings):
@@ -24,7 +25,7 @@ class GRU4Rec(Retriever):
 
     def __init__(self, settings: GRU4RecSettings, domain: Domain) -> None:
         super().__init__(name="gru4rec")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.dropout = Dropout(settings.dropout)
         self.gru = tf.keras.layers.GRU(settings.hidden, return_sequences=True)
         self.project = tf.keras.layers.Dense(settings.dim)

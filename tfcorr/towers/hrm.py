@@ -6,7 +6,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_table, latest_items, user_table
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_items
+from tfcorr.towers.tables import item_table, user_table
 
 
 class HRMSettings(TowerSettings):
@@ -29,7 +30,7 @@ class HRM(Retriever):
     def __init__(self, settings: HRMSettings, domain: Domain) -> None:
         super().__init__(name="hrm")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items, self.history = (item_table(domain.items, settings.dim, name) for name in ("items", "history"))
+        self.items, self.history = (item_table(domain, settings.dim, name) for name in ("items", "history"))
         self.latest = settings.latest
         self.dropout = Dropout(settings.dropout)
 

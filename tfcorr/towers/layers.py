@@ -8,7 +8,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.settings import Settings
+from tfcorr.data.features import Feature
+from tfcorr.settings import InputError, Settings, nearest
 
 
 class TowerSettings(Settings):
@@ -17,14 +18,32 @@ class TowerSettings(Settings):
     name: str
     dim: int = Field(64, ge=1, description="width of the item embeddings")
     dropout: float = Field(0.3, ge=0, lt=1)
+    features: tuple[str, ...] | None = Field(None, description="which of data.features it sees; all by default")
 
 
 class Domain(NamedTuple):
-    """What a tower is made for: so many items and users, each numbered from 1, and histories of at most so many items."""
+    """What a tower is made for: so many items and users, each numbered from 1, histories of at most so many items, and features."""
 
     items: int
     users: int
     history_length: int
+    features: tuple[Feature, ...] = ()
+
+    @property
+    def has_context(self) -> bool:
+        """Whether there are features of users or of interactions."""
+        return any(feature.of != "item" for feature in self.features)
+
+    def chosen(self, settings: TowerSettings) -> "Domain":
+        """The same with the features that the settings name. Raises: InputError if there is no such feature."""
+        if settings.features is None:
+            return self
+        names = [feature.name for feature in self.features]
+        unknown = sorted(set(settings.features) - set(names))
+        if unknown:
+            hint = nearest(unknown[0], names) if names else "data.features has none"
+            raise InputError(f"features of {settings.name}: there is no {unknown[0]!r}; {hint}")
+        return self._replace(features=tuple(feature for feature in self.features if feature.name in settings.features))
 
 
 class Retriever(tf.keras.Model):
@@ -34,8 +53,8 @@ class Retriever(tf.keras.Model):
     """
 
     Settings: ClassVar[type[TowerSettings]]
-    reads: ClassVar[frozenset[str]] = frozenset({"history"})  # the context's tensors that it needs, of "history" and "user"
-    causal: ClassVar[bool] = False  # whether it can encode every place of a history at once, each by what lies before
+    reads: frozenset[str] = frozenset({"history"})  # the context's tensors that it needs: "history", "user", features
+    causal: bool = False  # whether it can encode every place of a history at once, each by what lies before
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32, context["user"] [B] int32 (0 is an unknown one) -> [B, D] float32."""
@@ -71,7 +90,7 @@ class Ranker(tf.keras.Model):
     """A tower that may score a context and a candidate in any way. A new one defines `Settings` and `score`."""
 
     Settings: ClassVar[type[TowerSettings]]
-    reads: ClassVar[frozenset[str]] = frozenset({"history"})
+    reads: frozenset[str] = frozenset({"history"})
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
@@ -117,39 +136,6 @@ def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor
     cuts = tf.range(parts + 1) * tf.shape(tensors[0])[0] // parts
     pieces = [tf.split(tensor, cuts[1:] - cuts[:-1], num=parts) for tensor in tensors]
     return tf.concat([function(*piece) for piece in zip(*pieces, strict=True)], axis=0)
-
-
-def item_table(items: int, dim: int, name: str) -> tf.keras.layers.Embedding:
-    """An embedding of the item numbers 0 to `items`; row 0 is padding's, which towers mask."""
-    return tf.keras.layers.Embedding(items + 1, dim, embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02), name=name)
-
-
-def user_table(users: int, dim: int, name: str) -> "UserTable":
-    """An embedding of the user numbers 0 to `users`."""
-    return UserTable(users + 1, dim, embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02), name=name)
-
-
-class UserTable(tf.keras.layers.Embedding):
-    """An embedding of users in which an unknown one, number 0, is zeros."""
-
-    def call(self, users: tf.Tensor) -> tf.Tensor:
-        """[B] int32 -> [B, D]."""
-        return tf.where(users[:, None] > 0, super().call(users), 0)
-
-
-def item_bias(items: int) -> tf.keras.layers.Embedding:
-    """One number an item, zero at first."""
-    return tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
-
-
-def known_vectors(table: tf.keras.layers.Embedding, items: tf.Tensor) -> tf.Tensor:
-    """The table's vectors of items [...], zeros for padding: [..., D]."""
-    return tf.where(items[..., None] > 0, table(items), 0)
-
-
-def with_ones(vectors: tf.Tensor) -> tf.Tensor:
-    """[..., D] -> [..., D + 1]: a one at the end, which a bias at the same place of other vectors is multiplied by."""
-    return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
 
 
 def places_from_the_oldest(history: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,8 @@ from typing import Literal
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_bias, item_table, user_table, with_ones
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings
+from tfcorr.towers.tables import item_bias, item_table, user_table, with_ones
 
 
 class MFSettings(TowerSettings):
@@ -23,7 +24,7 @@ class MF(Retriever):
     def __init__(self, settings: MFSettings, domain: Domain) -> None:
         super().__init__(name="mf")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.dropout = Dropout(settings.dropout)
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_table, latest_column
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_column
+from tfcorr.towers.tables import item_table
 
 
 class NARMSettings(TowerSettings):
@@ -26,7 +27,7 @@ class NARM(Retriever):
 
     def __init__(self, settings: NARMSettings, domain: Domain) -> None:
         super().__init__(name="narm")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.dropouts = [Dropout(settings.dropout) for _ in range(2)]
         self.gru = tf.keras.layers.GRU(settings.hidden, return_sequences=True)
         self.of_latest, self.of_each = (tf.keras.layers.Dense(settings.hidden, use_bias=False) for _ in range(2))

@@ -5,7 +5,8 @@ from typing import Literal
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, item_table, known_vectors, user_table
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings
+from tfcorr.towers.tables import item_table, known_vectors, user_table
 
 
 class NPESettings(TowerSettings):
@@ -26,7 +27,7 @@ class NPE(Retriever):
     def __init__(self, settings: NPESettings, domain: Domain) -> None:
         super().__init__(name="npe")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items, self.beside = (item_table(domain.items, settings.dim, name) for name in ("items", "beside"))
+        self.items, self.beside = (item_table(domain, settings.dim, name) for name in ("items", "beside"))
         self.dropouts = [Dropout(settings.dropout) for _ in range(2)]
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:

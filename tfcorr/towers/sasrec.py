@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import Block, TransformerSettings, visible
-from tfcorr.towers.layers import Domain, Dropout, Retriever, item_table, latest_column, places_from_the_oldest
+from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_oldest
+from tfcorr.towers.tables import item_table, place_table
 
 
 class SASRecSettings(TransformerSettings):
@@ -26,8 +27,8 @@ class SASRec(Retriever):
 
     def __init__(self, settings: SASRecSettings, domain: Domain) -> None:
         super().__init__(name="sasrec")
-        self.items = item_table(domain.items, settings.dim, "items")
-        self.places = item_table(domain.history_length, settings.dim, "places")
+        self.items = item_table(domain, settings.dim, "items")
+        self.places = place_table(domain.history_length, settings.dim, "places")
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]

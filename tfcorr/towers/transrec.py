@@ -5,18 +5,8 @@ from typing import Literal
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import (
-    Domain,
-    Dropout,
-    Retriever,
-    TowerSettings,
-    item_bias,
-    item_table,
-    known_vectors,
-    latest_items,
-    user_table,
-    with_ones,
-)
+from tfcorr.towers.layers import Domain, Dropout, Retriever, TowerSettings, latest_items
+from tfcorr.towers.tables import item_bias, item_table, known_vectors, user_table, with_ones
 
 
 class TransRecSettings(TowerSettings):
@@ -38,7 +28,7 @@ class TransRec(Retriever):
     def __init__(self, settings: TransRecSettings, domain: Domain) -> None:
         super().__init__(name="transrec")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items = item_table(domain.items, settings.dim, "items")
+        self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.translation = self.add_weight(name="translation", shape=[settings.dim], initializer="zeros")
         self.dropout = Dropout(settings.dropout)

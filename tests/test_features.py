@@ -1,0 +1,95 @@
+"""Features from the files to the exported cascade: a cold item is recommended by its kind, a context changes what is."""
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from tfcorr import runs
+from tfcorr.config import load_settings
+from tfcorr.serving.recommend import Recommender
+from tfcorr.settings import InputError
+
+PIPELINE = """
+data:
+  path: clicks.csv
+  items: {path: items.csv, key: id}
+  cold_items: true
+  features:
+    kind: {of: item}
+    device: {of: interaction}
+    size: {of: interaction, kind: numeric}
+history_length: 5
+retriever: {dim: 16}
+ranker: {dim: 16, attention: [8], mlp: [16], recency: true, activation: relu}
+sampler: {pool: 20, samples: 10}
+training: {epochs: 6, batch_size: 64, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01}}
+evaluation: {retrieve: 40}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Users stay with one kind of items, of 4; on a phone they choose the first half of it, on a tv the second."""
+    folder, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(0)
+    rows = []
+    for user in range(150):
+        kind = user % 4
+        for time in range(8):
+            device = int(rng.integers(2))
+            rows.append((f"u{user}", f"i{kind}-{5 * device + rng.integers(5)}", time, ["phone", "tv"][device], 10 * device + rng.normal()))
+    schema = ["user_id", "item_id", "timestamp", "device", "size"]
+    pl.DataFrame(rows, schema=schema, orient="row").write_csv(folder / "clicks.csv")
+    ids = [f"i{kind}-{number}" for kind in range(4) for number in [*range(10), "new"]]
+    pl.DataFrame({"id": ids, "kind": [each[1] for each in ids]}).write_csv(folder / "items.csv")
+    (folder / "shop.yaml").write_text(PIPELINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run = runs.train(load_settings("shop.yaml"), console=Console(quiet=True))
+        runs.evaluate(run)
+        runs.export_run(runs.open_run(run.folder))
+        run = runs.Run(folder / run.folder, *(getattr(run, name) for name in list(run.__dataclass_fields__)[1:]))
+    return run
+
+
+def test_a_cold_item_is_recommended_to_those_who_like_its_kind_before_all_others(run):
+    assert run.catalogue.warm == 40
+    recommender = Recommender(run.folder)
+    for kind in range(4):
+        found = recommender.recommend([[f"i{kind}-1", f"i{kind}-7", f"i{kind}-3"]], 40)["item"].to_list()
+        new = [item for item in found if item.endswith("new")]
+        assert new[0] == f"i{kind}-new"
+        assert found.index(new[0]) < 11
+
+
+def test_the_context_of_a_request_changes_what_is_recommended(run):
+    recommender = Recommender(run.folder)
+    assert recommender.reads == {"device", "size"}
+    past = ["i2-1", "i2-7", "i2-3"]
+    for device, size in (("phone", 0.0), ("tv", 10.0)):
+        found = recommender.recommend([past], 5, context={"device": [device], "size": [size]})["item"].to_list()
+        assert sum((int(item[-1]) >= 5) == (device == "tv") for item in found if not item.endswith("new")) >= 4
+    unknown = recommender.recommend([past], 5)
+    assert unknown.equals(recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None], "colour": ["red"]}))
+
+
+def test_the_exported_cascade_ranks_as_evaluation_did(run):
+    clicks = pl.read_csv(run.folder.parent.parent / "clicks.csv")
+    recommender, ranks = Recommender(run.folder), pl.read_parquet(run.folder / "ranks.parquet")
+    by_user = {user[0]: frame for user, frame in clicks.group_by(["user_id"], maintain_order=True)}
+    users = ranks["user"].to_list()
+    pasts = [by_user[user]["item_id"].to_list()[:-1] for user in users]
+    context = {name: [by_user[user][name][-1] for user in users] for name in ("device", "size")}
+    lists = recommender.recommend(pasts, 40, context=context).group_by("row", maintain_order=True).agg("item")["item"].to_list()
+    places = [items.index(target) + 1 if target in items else None for items, target in zip(lists, ranks["target"], strict=True)]
+    assert places == ranks["cascade"].to_list()
+
+
+def test_a_tower_may_be_kept_from_features_and_a_misspelt_one_is_refused(run, monkeypatch):
+    monkeypatch.chdir(run.folder.parent.parent)
+    settings = load_settings("shop.yaml", ["ranker.features=[]", "retriever.features=[kind]", "training.epochs=1"], "plain")
+    plain = runs.train(settings, console=Console(quiet=True))
+    assert plain.retriever.reads == plain.ranker.reads == {"history"}
+    settings = load_settings("shop.yaml", ["ranker.features=[devise]"], "misspelt")
+    with pytest.raises(InputError, match="features of din: there is no 'devise'; did you mean 'device'"):
+        runs.train(settings, console=Console(quiet=True))
