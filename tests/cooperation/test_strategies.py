@@ -116,6 +116,14 @@ def test_in_batch_draws_targets_of_other_rows_and_corrects_for_popularity():
     np.testing.assert_allclose(drawn.target_log_q, np.log(shares)[target - 1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["popularity", "in-batch", "uniform"])
+def test_a_proposal_first_needed_within_a_graph_serves_other_graphs_too(name):
+    sampler = Sampler(SamplerSettings(samples=3), COUNTS, Scored(), seed=4)
+    draw = tf.function(lambda target: NEGATIVES[name](sampler.source(lambda: None, target, lambda: None, lambda _: None)).samples)
+    for rows in (5, 7, 9):
+        assert draw(tf.ones([rows], tf.int32)).shape == (rows, 3)
+
+
 def test_in_batch_never_draws_a_rows_own_target_where_all_differ():
     target = tf.range(1, ITEMS + 1)
     sampler = Sampler(SamplerSettings(samples=500), COUNTS, Scored(), seed=4)

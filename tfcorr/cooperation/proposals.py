@@ -49,13 +49,15 @@ class Weighted(Proposal):
         shares = weights / weights.sum()
         with np.errstate(divide="ignore"):
             logs = np.log(np.concatenate([[0.0], shares]))  # minus infinity for padding
-        self._log_probabilities = tf.constant(logs, tf.float32)
         kept, aliases = alias_table(shares * len(shares))
-        self._kept, self._aliases = tf.constant(kept, tf.float32), tf.constant(aliases, tf.int32)
+        self._items = len(shares)
+        with tf.init_scope():  # it may be made while a training step is traced, and outlives that graph
+            self._log_probabilities = tf.constant(logs, tf.float32)
+            self._kept, self._aliases = tf.constant(kept, tf.float32), tf.constant(aliases, tf.int32)
 
     def draw(self, shape: tf.Tensor | list[int], generator: tf.random.Generator) -> tf.Tensor:
         """As the base class says."""
-        points = tf.random.stateless_uniform(shape, generator.make_seeds()[:, 0], maxval=len(self._kept), dtype=tf.float64)
+        points = tf.random.stateless_uniform(shape, generator.make_seeds()[:, 0], maxval=self._items, dtype=tf.float64)
         columns = tf.cast(points, tf.int32)
         kept = tf.cast(points - tf.floor(points), tf.float32) < tf.gather(self._kept, columns)
         return 1 + tf.where(kept, columns, tf.gather(self._aliases, columns))
