@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,14 +119,20 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         share = self.averaging if epoch else 0.0
         for name, tower in self.stage.trained.items():
             kept = self.stage.kept[name]
-            pieces = iter(tower.trainable_variables)  # a table's shards under parameter servers come one after another
-            for average in kept.trainable_variables:
-                whole = next(pieces).read_value()
-                while whole.shape.rank and whole.shape[0] < average.shape[0]:
-                    whole = tf.concat([whole, next(pieces).read_value()], axis=0)
-                average.assign(share * average + (1 - share) * whole)
-            for fixed, now in zip(kept.non_trainable_variables, tower.non_trainable_variables, strict=True):
-                fixed.assign(now.read_value())
+            for average, now in _pairs(kept.trainable_variables, tower.trainable_variables):
+                average.assign(share * average + (1 - share) * now)
+            for fixed, now in _pairs(kept.non_trainable_variables, tower.non_trainable_variables):
+                fixed.assign(now)
+
+
+def _pairs(kept: Sequence[tf.Variable], trained: Sequence[tf.Variable]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:
+    """Each kept variable with the trained one's value, which under parameter servers comes in shards, one after another."""
+    pieces = iter(trained)
+    for variable in kept:
+        whole = next(pieces).read_value()
+        while whole.shape.rank and whole.shape[0] < variable.shape[0]:
+            whole = tf.concat([whole, next(pieces).read_value()], axis=0)
+        yield variable, whole
 
 
 class Refresh(tf.keras.callbacks.Callback):
