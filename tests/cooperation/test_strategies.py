@@ -109,7 +109,7 @@ def test_popularity_is_corrected_for_what_it_draws():
 
 
 def test_in_batch_draws_targets_of_other_rows_and_corrects_for_popularity():
-    drawn, _, target = drawn_by("in-batch")
+    drawn, _, target = drawn_by("in-batch", alpha=0.5)  # which says how pools are drawn, not how targets come
     assert is_drawn_from(drawn.samples, np.bincount(target, minlength=ITEMS + 1)[1:] / ROWS)
     shares = np.maximum(COUNTS, 1) / np.maximum(COUNTS, 1).sum()
     np.testing.assert_allclose(drawn.sample_log_q, np.log(shares)[drawn.samples.numpy() - 1], rtol=1e-5)

@@ -38,6 +38,11 @@ class Sampler:
         """Items by popularity^alpha."""
         return proposal_of("popularity", self._counts, self.settings.alpha)
 
+    @cached_property
+    def shares(self) -> Proposal:
+        """Items by popularity as it is, which is how targets come."""
+        return proposal_of("popularity", self._counts)
+
     @property
     def proposal(self) -> Proposal:
         """That of the settings."""

@@ -1,7 +1,7 @@
 """Where the ranker's negatives and the distillation's items come from: one function a strategy, by its registered name.
 
-The names are those of sections 4.4 and 4.5 of the paper, which gives each a line; what it leaves open is said here. Draws from
-the retriever's best have no probability to correct for: as in the authors' code, their log_q is 0.
+The names are those of sections 4.4 and 4.5 of the paper, the definitions what names and the authors' code suggest. Draws from the
+retriever's best have no probability to correct for: as in the authors' code, their log_q is 0.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,8 @@ def in_batch(source: Source) -> Drawn:
         [rows, source.sampler.settings.samples], source.sampler.generator.make_seeds()[:, 0], 1, tf.maximum(rows, 2), tf.int32
     )
     samples = tf.gather(source.target, (tf.range(rows)[:, None] + away) % rows)
-    return Drawn(samples, source.sampler.popularity.log_prob(samples), source.sampler.popularity.log_prob(source.target))
+    shares = source.sampler.shares
+    return Drawn(samples, shares.log_prob(samples), shares.log_prob(source.target))
 
 
 NEGATIVES: dict[NegativeStrategy, Callable[[Source], Drawn]] = {
