@@ -123,6 +123,13 @@ def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
     assert pl.read_parquet(tmp_path / "out.parquet").height == 8
 
 
+@pytest.mark.parametrize("given", ["user=ann", "device"])
+def test_a_context_that_no_tower_reads_is_refused(tfcorr, trained, given):
+    code, _, err = tfcorr("recommend", trained.folder, "--history", "film-1", "--context", given)
+    assert code == 1
+    assert err == f"error: --context {given}: expected NAME=VALUE, and the run's towers read: nothing but a history\n"
+
+
 def test_compare_prints_a_table_or_json(tfcorr, trained):
     code, out, _ = tfcorr("compare", trained.folder, f"{trained.folder},{trained.folder}", "--k", "5")
     assert code == 0
