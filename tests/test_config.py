@@ -111,10 +111,16 @@ def test_defaults_are_the_papers(tmp_path):
     assert (settings.sampler.pool, settings.sampler.samples, settings.sampler.temperature, settings.training.kl_weight) == (100, 20, 1, 1)
 
 
-@pytest.mark.parametrize("path", sorted(Path("pipelines").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(Path("pipelines").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_pipeline_that_is_shipped_is_valid(path):
     assert load_settings(path).name == path.stem
     assert yaml.safe_load(path.read_text())["data"]
+
+
+def test_adversarial_training_needs_two_samples(tmp_path):
+    pipeline = write(tmp_path, "data: {path: a.csv}\ntraining: {method: adversarial}\nsampler: {samples: 1}")
+    with pytest.raises(InputError, match=r"relative to the others; set sampler\.samples to 2 at least"):
+        load_settings(pipeline)
 
 
 def test_windows_need_a_causal_retriever(tmp_path, monkeypatch):

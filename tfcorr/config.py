@@ -105,6 +105,12 @@ class RunSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _a_reward_is_relative_to_others(self) -> Self:
+        if self.training.method == "adversarial" and self.sampler.samples < 2:
+            raise InputError("training.method: adversarial rewards a sample relative to the others; set sampler.samples to 2 at least")
+        return self
+
+    @model_validator(mode="after")
     def _windows_need_a_causal_retriever(self) -> Self:
         if self.training.examples == "window" and not RETRIEVERS[self.retriever.name].causal:
             raise InputError(f"training.examples: window needs a causal retriever, {self.retriever.name} is none; set it to prefix")

@@ -5,7 +5,6 @@ import tensorflow as tf
 from tfcorr.cooperation.joint import Joint, Scores
 from tfcorr.cooperation.losses import policy_gradient
 from tfcorr.cooperation.sampler import Source
-from tfcorr.cooperation.sampling import Drawn
 
 
 class Adversarial(Joint):
@@ -17,7 +16,7 @@ class Adversarial(Joint):
 
     lesson = "policy_loss"
 
-    def teach(self, source: Source, negatives: Drawn, retrieved: Scores, ranked: Scores) -> tf.Tensor:
+    def teach(self, source: Source, retrieved: Scores, ranked: Scores) -> tf.Tensor:
         """The policy gradient's loss over what the retriever resampled: [B]."""
         samples = source.resampled().drawn.samples
         scores = ranked.of(samples)

@@ -5,7 +5,6 @@ import tensorflow as tf
 from tfcorr.cooperation.joint import Joint, Scores
 from tfcorr.cooperation.losses import sampled_kl
 from tfcorr.cooperation.sampler import Source
-from tfcorr.cooperation.sampling import Drawn
 from tfcorr.cooperation.strategies import DISTILLATION
 
 
@@ -18,7 +17,7 @@ class CoRR(Joint):
 
     lesson = "kl"
 
-    def teach(self, source: Source, negatives: Drawn, retrieved: Scores, ranked: Scores) -> tf.Tensor:
+    def teach(self, source: Source, retrieved: Scores, ranked: Scores) -> tf.Tensor:
         """The sampled KL over the distillation's items: [B]."""
         distilled = DISTILLATION[source.sampler.settings.distillation](source)
         teacher = ranked.of(distilled.samples)

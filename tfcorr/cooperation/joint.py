@@ -7,7 +7,6 @@ import tensorflow as tf
 from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler, Source
-from tfcorr.cooperation.sampling import Drawn
 from tfcorr.cooperation.strategies import NEGATIVES
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever, inner
@@ -38,10 +37,10 @@ class Joint(LoggedModel):
         self.loss_name, self.generator = loss, sampler.generator
         self.negatives = NEGATIVES[sampler.settings.negatives or "resample"]
 
-    def teach(self, source: Source, negatives: Drawn, retrieved: "Scores", ranked: "Scores") -> tf.Tensor:
+    def teach(self, source: Source, retrieved: "Scores", ranked: "Scores") -> tf.Tensor:
         """The loss by which the retriever learns from the ranker: [B]; no gradient may flow into the ranker.
 
-        `retrieved` and `ranked` give the towers' scores of items drawn, [B, L], and the ranker's of the target, [B, 1].
+        `retrieved` and `ranked` give the towers' scores of the target [B] and of items drawn [B, L].
         """
         raise NotImplementedError
 
@@ -59,7 +58,7 @@ class Joint(LoggedModel):
             ranked = Scores(lambda ids: self.ranker.score(context, ids, training=True), target, negatives.samples)
             retriever_loss = loss(retrieved.of_target, retrieved.of_samples, *resampled.drawn.log_q)
             ranker_loss = loss(ranked.of_target, ranked.of_samples, *negatives.log_q)
-            lesson = self.teach(source, negatives, retrieved, ranked)
+            lesson = self.teach(source, retrieved, ranked)
             # No variable is in both towers, so one sum gives each its own gradient.
             of_ranker = ranker_loss + self.ranker.auxiliary_loss(context)
             total = tf.reduce_sum(retriever_loss + self.weight * lesson + of_ranker) / rows

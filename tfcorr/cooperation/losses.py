@@ -26,7 +26,7 @@ def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, targ
 
     Args: target_score [B], sample_scores [B, L]; the log-probabilities, as sampled_log_softmax takes them, are not used.
     Returns: [B] float32.
-    Source: the loss that section 4.6 of the paper compares with the softmax; the mean over the samples is the authors' code's.
+    Source: the loss that table 6 of the paper compares with the softmax; the mean over the samples is the authors' code's.
     """
     target, samples = tf.cast(target_score, tf.float32), tf.cast(sample_scores, tf.float32)
     return tf.nn.softplus(-target) + tf.reduce_mean(tf.nn.softplus(samples), axis=1)
