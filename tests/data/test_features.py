@@ -15,7 +15,8 @@ def test_categories_are_numbered_in_their_order_wherever_a_cell_holds_several():
     assert feature.vocabulary == ["a", "b", "c"]
     assert feature.values.tolist() == [[2, 1], [0, 0], [3, 0], [0, 0], [1, 2]]
     assert encode("kind", FeatureSettings(of="item"), pl.Series([3, 3, None, 1]), "x.csv").values.tolist() == [[2], [2], [0], [1]]
-    assert encode("kind", FeatureSettings(of="item"), pl.Series([None, None], dtype=pl.String), "x.csv").values.tolist() == [[0], [0]]
+    with pytest.raises(InputError, match=r"x\.csv: kind has no value for any item of the data; leave it out"):
+        encode("kind", FeatureSettings(of="item"), pl.Series([None, " "], dtype=pl.String), "x.csv")
 
 
 def test_numbers_are_scaled_and_what_is_missing_is_their_mean():

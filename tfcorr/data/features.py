@@ -81,6 +81,8 @@ def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str) 
     flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
     flat = flat.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "").unique(maintain_order=True)
     vocabulary = flat["value"].unique().sort().to_list()
+    if not vocabulary:
+        raise InputError(f"{where}: {name} has no value for any {settings.of} of the data; leave it out of data.features, or mend its ids")
     numbered = flat["value"].cast(pl.Enum(vocabulary)).to_physical().cast(pl.Int32).to_numpy() + 1
     rows = flat["row"].to_numpy()
     first = np.searchsorted(rows, rows)  # the rows come in order
