@@ -21,13 +21,13 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1024)
     parser.add_argument("--at-once", type=int, default=128, help="users")
     options = parser.parse_args()
-    retriever, ranker, histories, settings = trained_towers(options.items, options.steps, options.batch)
-    vectors = all_item_vectors(retriever, options.items)
-    data = evaluation_batches(histories, "test", settings.history_length, options.at_once).take(options.users // options.at_once).cache()
+    towers, histories, settings = trained_towers(options.items, options.steps, options.batch)
+    vectors = all_item_vectors(towers["retriever"], options.items)
+    data = evaluation_batches(histories, "test", settings.history_length, options.at_once, limit=options.users).cache()
     jobs, found = {}, {}
     for kind in ("exact", "scann"):
-        cascade = Cascade(retriever, ranker, build_index(kind, vectors), RETRIEVED)
-        rank = rank_batch(cascade, data.element_spec, False, ("retriever", "cascade"))
+        cascade = Cascade(towers, build_index(kind, vectors), [RETRIEVED])
+        rank = rank_batch(cascade, data.element_spec, False)
         jobs[kind] = lambda rank=rank: rank_users(rank, data)
         found[kind] = np.concatenate([cascade.retrieve(batch.context, batch.seen[:, :0]).ids for batch in data])
     shared = [np.isin(one, other).mean() for one, other in zip(found["exact"], found["scann"], strict=True)]

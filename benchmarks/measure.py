@@ -20,7 +20,7 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RetrieverAlone
 from tfcorr.data.batches import training_batches
 from tfcorr.data.histories import Histories
-from tfcorr.towers import Domain, Ranker, Retriever, ranker_of, retriever_of
+from tfcorr.towers import Domain, Tower, ranker_of, retriever_of
 
 assert tfcorr
 Job = Callable[[], object]
@@ -172,11 +172,11 @@ def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> H
     return Histories([str(user) for user in range(users)], chosen.astype(np.int32) + 1, offsets)
 
 
-def trained_towers(items: int, steps: int, batch: int) -> tuple[Retriever, Ranker, Histories, RunSettings]:
+def trained_towers(items: int, steps: int, batch: int) -> tuple[dict[str, Tower], Histories, RunSettings]:
     """The small towers trained for so many steps of CoRR over clustered histories; these and the settings."""
     histories = clustered_histories(users=items, items=items, mean=20)
     sampler = {"pool": 4096, "pool_scope": "batch"}
     settings = settings_of("small", sampler=sampler, training={"examples": "window", "batch_size": batch})
     model = cooperation(settings, items)
     stepper(model, batches(settings, histories), steps)()
-    return model.retriever, model.ranker, histories, settings
+    return {"retriever": model.retriever, "ranker": model.ranker}, histories, settings

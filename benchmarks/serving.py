@@ -24,10 +24,10 @@ def main() -> None:
     parser.add_argument("--retrieve", type=int, default=500)
     parser.add_argument("--k", type=int, default=20)
     options = parser.parse_args()
-    retriever, ranker, histories, settings = trained_towers(options.items, options.steps, options.batch)
-    vectors = all_item_vectors(retriever, options.items)
+    towers, histories, settings = trained_towers(options.items, options.steps, options.batch)
+    vectors = all_item_vectors(towers["retriever"], options.items)
     kinds = {"cascade": "exact", "cascade_scann": "scann"}
-    cascades = {name: Cascade(retriever, ranker, build_index(kind, vectors), options.retrieve) for name, kind in kinds.items()}
+    cascades = {name: Cascade(towers, build_index(kind, vectors), [options.retrieve]) for name, kind in kinds.items()}
     ids = [f"item-{number}" for number in range(1, options.items + 1)]
     counts = histories.item_counts(options.items)
     jobs, rng = {}, np.random.default_rng(0)
@@ -35,7 +35,7 @@ def main() -> None:
     request = {"history": history, "k": tf.constant([options.k]), "exclude": tf.zeros([1, 0], tf.string)}
     with tempfile.TemporaryDirectory() as folder:
         titles = [""] * len(ids)
-        export(retriever, ranker, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, Path(folder))
+        export(towers, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, Path(folder))
         importlib.import_module("scann")  # registers the operations that its SavedModel holds
         for name in cascades:
             model = tf.saved_model.load(f"{folder}/{name}/1")

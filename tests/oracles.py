@@ -35,6 +35,12 @@ def binary_cross_entropy(target_score: float, sample_scores: Floats) -> float:
     return -math.log(1 / (1 + math.exp(-target_score))) + sum(of_samples) / len(of_samples)
 
 
+def log_loss(scores: Floats, target: int, samples: npt.NDArray[np.int64], q: Floats) -> float:
+    """−log of the target's softmax, of which all other items are counted by samples of probability q each."""
+    others = sum(math.exp(scores[item]) / p for item, p in zip(samples, q, strict=True) if item != target) / len(samples)
+    return math.log(math.exp(scores[target]) + others) - scores[target]
+
+
 def kl(p: Floats, q: Floats) -> float:
     return float(np.sum(p * (np.log(p) - np.log(q))))
 
@@ -56,6 +62,22 @@ def two_step_distribution(size: int, target: int, scores: Floats, proposal: Floa
             orders //= math.factorial(count)
         probability = orders * math.prod(proposal[item] for item in pool)
         total += probability * resampling_distribution(list(pool), target, scores, proposal, temperature)
+    return total
+
+
+def three_step_distribution(size: int, samples: int, target: int, first: Floats, second: Floats, proposal: Floats) -> Floats:
+    """What one draw of a second tower comes to, from `samples` draws of a first from a pool of `size`, over every way to draw these."""
+    total = np.zeros(len(first))
+    for pool in itertools.product(range(len(first)), repeat=size):
+        places = [target, *pool]
+        q = softmax(first[places] - np.log(proposal[places]))  # of each place, duplicates apart
+        of_item = q * proposal[places]
+        for drawn in itertools.product(range(len(places)), repeat=samples):
+            probability = math.prod(proposal[item] for item in pool) * math.prod(q[place] for place in drawn)
+            again = [0, *drawn]
+            weights = softmax(second[[places[place] for place in again]] - np.log(of_item[again]))
+            for place, weight in zip(again, weights, strict=True):
+                total[places[place]] += probability * weight
     return total
 
 

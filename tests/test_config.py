@@ -50,7 +50,7 @@ WRONG = {
     "k beyond what is retrieved": (
         "data: {path: a.csv}\nevaluation: {retrieve: 50, k: [100]}",
         [],
-        ": evaluation: k = 100 is beyond the 50 items retrieved; lower k, or raise retrieve",
+        ": k = 100 is beyond the 50 items that the ranker is handed; lower k, or hand it more",
     ),
     "infinite learning rate": (
         "data: {path: a.csv}\ntraining: {ranker: {learning_rate: .inf}}",

@@ -82,15 +82,15 @@ def test_a_run_keeps_what_it_takes_to_understand_it(trained):
     logged = {
         "loss_retriever",
         "loss_ranker",
-        "pool_log_loss_retriever",
-        "pool_log_loss_ranker",
+        "log_loss_retriever",
+        "log_loss_ranker",
         "kl",
         "effective_sample_size",
         "target_share",
     }
     measured = {"retriever_ndcg@20", "retriever_recall@25", "cascade_ndcg@20"}
     assert logged | measured <= set(history.columns)
-    assert history["pool_log_loss_retriever"][-1] < history["pool_log_loss_retriever"][0]
+    assert history["log_loss_retriever"][-1] < history["log_loss_retriever"][0]
     tags = {
         value.tag
         for path in (folder / "tensorboard").rglob("events*")
@@ -202,7 +202,7 @@ def test_changed_data_are_noticed(tmp_path, monkeypatch):
 
 
 def test_a_cut_off_beyond_what_is_retrieved_is_refused(trained):
-    with pytest.raises(InputError, match="k = 20 is beyond the 9 items retrieved"):
+    with pytest.raises(InputError, match="k = 20 is beyond the 9 items that"):
         runs.evaluate(trained, [5, 20], retrieve=9)
 
 

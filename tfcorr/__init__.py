@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on miss
 # The public names and where they live; each is imported when it is first asked for, as TensorFlow takes seconds.
 _PUBLIC = {
     "Adversarial": "tfcorr.cooperation.adversarial",
+    "Chain": "tfcorr.cooperation.chain",
     "CoRR": "tfcorr.cooperation.corr",
     "Domain": "tfcorr.towers",
     "InputError": "tfcorr.settings",
@@ -33,6 +34,7 @@ _PUBLIC = {
     "Retriever": "tfcorr.towers",
     "RetrieverAlone": "tfcorr.cooperation.two_stage",
     "Sampler": "tfcorr.cooperation.sampler",
+    "Tower": "tfcorr.towers",
     "compare": "tfcorr.evaluation.compare",
     "evaluate": "tfcorr.runs",
     "export_run": "tfcorr.runs",

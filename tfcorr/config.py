@@ -57,24 +57,34 @@ class TrainingSettings(Settings):
     ranker: OptimiserSettings = OptimiserSettings()
 
 
+class MiddleSettings(Settings):
+    """A tower between the retriever and the ranker: it ranks what it is handed, and hands on the best."""
+
+    tower: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS | RANKERS, "sasrec")]
+    keep: int = Field(500, ge=20, description="how many items it hands on")
+    samples: int = Field(20, ge=1, description="how many it resamples, of what was drawn for it, for the next tower")
+    optimiser: OptimiserSettings = OptimiserSettings()
+
+
 class EvaluationSettings(Settings):
     """What is measured, and the cascade's size."""
 
     k: tuple[PositiveInt, ...] = Field((5, 10, 20), min_length=1, description="cut-offs of the metrics")
     retrieve: int = Field(500, ge=20, le=10**6, description="how many items the retriever hands to the ranker")
+    blend: bool = Field(
+        False, description="order by the ranker's and the retriever's scores blended, by the weight that is best on validation"
+    )
     exclude_seen: bool = Field(False, description="never recommend what the user has had; for ratings, not for repeat purchases")
     batch_size: int = Field(128, ge=1, description="users at once")
-
-    @model_validator(mode="after")
-    def _metrics_fit_the_cascade(self) -> Self:
-        check_cut_offs(self.k, self.retrieve)
-        return self
+    validation_users: PositiveInt | None = Field(None, description="how many users are measured after each epoch; all by default")
 
 
-def check_cut_offs(ks: Sequence[int], retrieve: int) -> None:
-    """Raises: InputError if a metric's cut-off lies beyond what is retrieved, where it could not be measured."""
-    if max(ks) > retrieve:
-        raise InputError(f"k = {max(ks)} is beyond the {retrieve} items retrieved; lower k, or raise retrieve")
+def check_sizes(sizes: Sequence[int], ks: Sequence[int]) -> None:
+    """Raises: InputError if a stage hands on more than it was handed, or a metric's cut-off is beyond what the ranker is."""
+    if list(sizes) != sorted(sizes, reverse=True):
+        raise InputError(f"the cascade would hand on {' → '.join(map(str, sizes))} items; lower middle's keep, or raise retrieve")
+    if max(ks) > sizes[-1]:
+        raise InputError(f"k = {max(ks)} is beyond the {sizes[-1]} items that the ranker is handed; lower k, or hand it more")
 
 
 class RunSettings(Settings):
@@ -85,10 +95,25 @@ class RunSettings(Settings):
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
     retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = SASRecSettings()
+    middle: tuple[MiddleSettings, ...] = Field((), description="towers between the two, in a cascade of more than two stages")
     ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din")] = DINSettings()
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def towers(self) -> dict[str, tuple[TowerSettings, OptimiserSettings]]:
+        """Every tower and its optimiser by name, in the order in which they work."""
+        middle = {f"middle_{number}": (each.tower, each.optimiser) for number, each in enumerate(self.middle, start=1)}
+        return {
+            "retriever": (self.retriever, self.training.retriever),
+            **middle,
+            "ranker": (self.ranker, self.training.ranker),
+        }
+
+    def sizes(self, retrieve: int | None = None) -> list[int]:
+        """How many items each tower but the last hands on; `retrieve` in place of the settings' own, if given."""
+        return [retrieve or self.evaluation.retrieve, *(each.keep for each in self.middle)]
 
     @property
     def needs_index(self) -> bool:
@@ -111,9 +136,25 @@ class RunSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _windows_need_a_causal_retriever(self) -> Self:
-        if self.training.examples == "window" and not RETRIEVERS[self.retriever.name].causal:
-            raise InputError(f"training.examples: window needs a causal retriever, {self.retriever.name} is none; set it to prefix")
+    def _windows_need_causal_retrievers(self) -> Self:
+        for tower, _ in self.towers.values():
+            if self.training.examples == "window" and tower.name in RETRIEVERS and not RETRIEVERS[tower.name].causal:
+                raise InputError(f"training.examples: window needs a causal retriever, {tower.name} is none; set it to prefix")
+        return self
+
+    @model_validator(mode="after")
+    def _the_cascade_narrows(self) -> Self:
+        check_sizes(self.sizes(), self.evaluation.k)
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_resample(self) -> Self:
+        others = {self.sampler.negatives or "resample", self.sampler.distillation} - {"resample"}
+        if self.middle and (self.training.method == "adversarial" or (self.training.method == "corr" and others)):
+            raise InputError(
+                "middle: a cascade of more than two stages is trained by training.method corr, with sampler.negatives and "
+                "sampler.distillation resample, or by two-stage"
+            )
         return self
 
 

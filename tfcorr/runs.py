@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -17,43 +17,48 @@ from rich.console import Console
 from rich.table import Table
 
 import tfcorr
-from tfcorr.config import RunSettings, check_cut_offs, flat, load_settings, save_settings
+from tfcorr.config import RunSettings, check_sizes, flat, load_settings, save_settings
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
 from tfcorr.data.features import Feature, read_features, write_features
 from tfcorr.data.histories import Catalogue, Dataset
 from tfcorr.data.sources import load
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
-from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
-from tfcorr.stages import LAST_STAGE, stages_of
-from tfcorr.towers import Domain, Ranker, Retriever, ranker_of, retriever_of
+from tfcorr.stages import LAST_STAGE, MONITORED_K, stages_of
+from tfcorr.towers import Domain, Retriever, Tower, tower_of
 from tfcorr.training import fit, restore_best, resume_hint
 
+BLENDS = [step / 20 for step in range(21)]  # weights of the retriever that are tried
 CASCADES: dict[str, IndexKind] = {"cascade": "exact", "cascade_scann": "scann"}  # SavedModels by name
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run: its towers have the best weights."""
+    """An opened run: its towers, by name in the order in which they work, have the best weights."""
 
     folder: Path
     settings: RunSettings
     catalogue: Catalogue
     users: list[str]
     features: list[Feature]
-    retriever: Retriever
-    ranker: Ranker
+    towers: dict[str, Tower]
+    blend: float = 0.0  # the retriever's weight in the order of the cascade
 
     @property
-    def towers(self) -> dict[str, tf.keras.Model]:
-        """Both towers by name."""
-        return {"retriever": self.retriever, "ranker": self.ranker}
+    def retriever(self) -> Retriever:
+        """The first tower."""
+        return self.towers["retriever"]
+
+    @property
+    def ranker(self) -> Tower:
+        """The last tower."""
+        return self.towers["ranker"]
 
 
 def train(
@@ -73,7 +78,7 @@ def train(
     known = dataset.catalogue, dataset.histories.users, dataset.features
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, *known)
-    run = Run(folder, settings, *known, *_build_towers(settings, *known))
+    run = Run(folder, settings, *known, _build_towers(settings, *known))
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
@@ -81,7 +86,7 @@ def train(
     steps = steps_per_epoch(dataset.histories, *sizes)
     try:
         wait_for_all(strategy)
-        for stage in stages_of(settings, dict(zip(run.towers, trained, strict=True)), run.towers, dataset, strategy, steps):
+        for stage in stages_of(settings, trained, run.towers, dataset, strategy, steps):
             fit(
                 stage,
                 batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs, dataset.features),
@@ -94,7 +99,7 @@ def train(
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
-    return run
+    return _choose_blend(run, dataset, writes) if settings.evaluation.blend else run
 
 
 def open_run(folder: Path) -> Run:
@@ -108,15 +113,36 @@ def open_run(folder: Path) -> Run:
     catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list(), table.height)
     users = read_intact(folder / "users.parquet", pl.read_parquet)["id"].to_list()
     known = catalogue, users, read_features(folder / "features.json", len(catalogue) + 1)
-    run = Run(folder, settings, *known, *_build_towers(settings, *known))
+    run = Run(folder, settings, *known, _build_towers(settings, *known))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
-    return run
+    if not settings.evaluation.blend:
+        return run
+    if not (folder / "blend.json").is_file():
+        raise InputError(f"{folder}: the weight of its blend has not been chosen yet; {resume_hint(folder)}")
+    return replace(run, blend=read_intact(folder / "blend.json", lambda path: json.loads(path.read_text()))["weight"])
+
+
+def _choose_blend(run: Run, dataset: Dataset, writes: bool) -> Run:
+    """The run with the weight that is best on validation, which is kept beside what every other weight came to."""
+    settings = run.settings.evaluation
+    sizes = run.settings.history_length, settings.batch_size
+    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features, settings.validation_users)
+    weights = {f"{weight:.2f}": weight for weight in BLENDS}
+    rank = rank_batch(cascade_of(run), batches.element_spec, settings.exclude_seen, blends=weights)
+    found = metrics_by_stage(rank_users(rank, batches), [MONITORED_K], {})
+    metric = f"ndcg@{MONITORED_K}"
+    values = {name: found[name][metric] for name in weights}
+    chosen = weights[max(values, key=lambda name: values[name])]
+    text = json.dumps({"weight": chosen, metric: values}, indent=2) + "\n"
+    if writes:
+        write_whole(run.folder / "blend.json", lambda path: path.write_text(text))
+    return replace(run, blend=chosen)
 
 
 def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) -> Cascade:
     """The run's cascade over an index of its items: 'exact' or 'scann'."""
     vectors = all_item_vectors(run.retriever, len(run.catalogue))
-    return Cascade(run.retriever, run.ranker, build_index(index, vectors), size or run.settings.evaluation.retrieve)
+    return Cascade(run.towers, build_index(index, vectors), run.settings.sizes(size), run.blend)
 
 
 def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
@@ -148,16 +174,16 @@ def _begin(folder: Path, settings: RunSettings) -> None:
     save_settings(settings, folder / "settings.yaml")
 
 
-def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature]) -> tuple[Retriever, Ranker]:
+def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature]) -> dict[str, Tower]:
     """Towers with their variables made."""
     domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features))
-    retriever, ranker = retriever_of(settings.retriever, domain), ranker_of(settings.ranker, domain)
+    towers = {name: tower_of(tower, domain) for name, (tower, _) in settings.towers.items()}
     nothing = tf.zeros([1, settings.history_length], tf.int32)
     context = {"history": nothing, "user": nothing[:, 0]}
     context |= {feature.name: tf.constant(feature.placeholder(1).values) for feature in features if feature.of != "item"}
-    for tower in (retriever, ranker):
+    for tower in towers.values():
         tower.score(context, nothing[:, :1])
-    return retriever, ranker
+    return towers
 
 
 @contextmanager
@@ -227,14 +253,14 @@ def evaluate(
     """
     settings = run.settings.evaluation
     ks, retrieve = ks or settings.k, retrieve or settings.retrieve
-    check_cut_offs(ks, retrieve)
+    check_sizes(run.settings.sizes(retrieve), ks)
     dataset = load(run.settings.data)
     check_data(run, dataset)
-    stages: tuple[RankedStage, ...] = ("retriever", "cascade", "ranker") if ranker_alone else ("retriever", "cascade")
     cascade = cascade_of(run, index, retrieve)
     sizes = run.settings.history_length, settings.batch_size
     batches = evaluation_batches(dataset.histories, "test", *sizes, dataset.features)
-    rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, stages)
+    blends = {"blend": run.blend} if settings.blend else None
+    rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, blends=blends, ranker_alone=ranker_alone)
     rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
     started = time.monotonic()
     ranks = rank_users(rank, batches)
@@ -245,11 +271,11 @@ def evaluate(
         "user": [dataset.histories.users[user] for user in users],
         "target": [dataset.catalogue.ids[target - 1] for target in targets],
     }
-    missed = [pl.when(pl.col(stage) != MISSED).then(pl.col(stage)).alias(stage) for stage in stages]
+    missed = [pl.when(pl.col(stage) != MISSED).then(pl.col(stage)).alias(stage) for stage in ranks]
     how = {"retrieve": str(retrieve), "index": index, "exclude_seen": str(settings.exclude_seen)}
     table = pl.DataFrame(columns | ranks).with_columns(missed)
     write_whole(run.folder / "ranks.parquet", lambda path: table.write_parquet(path, metadata=how))
-    return Evaluation(metrics_by_stage(ranks, ks, retrieve), len(places), len(places) / seconds)
+    return Evaluation(metrics_by_stage(ranks, ks, cascade.handed_on), len(places), len(places) / seconds)
 
 
 def is_exported(run: Run) -> bool:
@@ -265,8 +291,7 @@ def export_run(run: Run) -> int:
     cascades = {name: cascade_of(run, index) for name, index in CASCADES.items()}
     settings = run.settings
     return export(
-        run.retriever,
-        run.ranker,
+        run.towers,
         run.catalogue,
         run.users,
         run.features,

@@ -6,23 +6,23 @@ import tensorflow as tf
 
 from tfcorr.config import RunSettings
 from tfcorr.cooperation.adversarial import Adversarial
+from tfcorr.cooperation.chain import Chain
 from tfcorr.cooperation.corr import CoRR
-from tfcorr.cooperation.joint import Joint
+from tfcorr.cooperation.model import LoggedModel
 from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
 from tfcorr.cooperation.sampler import Sampler
-from tfcorr.cooperation.two_stage import Alone, RankerAlone, RetrieverAlone
+from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.batches import evaluation_batches
 from tfcorr.data.histories import Dataset
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
-from tfcorr.evaluation.evaluate import Stage as RankedStage
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import ExactIndex, SnapshotIndex
-from tfcorr.towers import Ranker, Retriever
+from tfcorr.towers import Retriever, Tower
 from tfcorr.training import Stage, Validate
 
 LAST_STAGE = {"corr": "joint", "adversarial": "joint", "two-stage": "ranker"}
 MONITORED_K = 20
-Towers = dict[str, tf.keras.Model]
+Towers = dict[str, Tower]
 
 
 def stages_of(
@@ -33,36 +33,45 @@ def stages_of(
     steps is the number of batches an epoch.
     """
     training, counts = settings.training, dataset.catalogue.counts[: dataset.catalogue.warm]  # no other item is drawn
-    retriever, ranker = trained["retriever"], trained["ranker"]
-    both = _validation(settings, kept, dataset, ("retriever", "cascade"))
+    retriever, *others = trained
+    optimisers = {name: optimiser for name, (_, optimiser) in settings.towers.items()}
+    cascade = f"cascade_ndcg@{MONITORED_K}"
     if training.method != "two-stage":
-        index = _snapshot(settings, retriever, dataset)
+        index = _snapshot(settings, trained[retriever], dataset)
         with strategy.scope():
-            sampler = Sampler(settings.sampler, counts, retriever, settings.seed, index.best if index else None)
-            model: Joint = (
-                CoRR(retriever, ranker, sampler, training.loss, training.kl_weight)
-                if training.method == "corr"
-                else Adversarial(retriever, ranker, sampler, training.loss, training.adversarial_weight)
-            )
-            model.compile(optimizer={name: _optimiser(getattr(training, name), tower, steps) for name, tower in trained.items()})
-        yield Stage("joint", model, trained, kept, both, f"cascade_ndcg@{MONITORED_K}", index, settings.sampler.refresh)
+            sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed, index.best if index else None)
+            model = _joint(settings, trained, sampler)
+            model.compile(optimizer={name: _optimiser(optimisers[name], tower, steps) for name, tower in trained.items()})
+        yield Stage("joint", model, trained, kept, _validation(settings, kept, dataset), cascade, index, settings.sampler.refresh)
         return
     with strategy.scope():
-        sampler = Sampler(settings.sampler, counts, retriever, settings.seed)
-        alone: Alone = RetrieverAlone(retriever, sampler, training.loss)
-        alone.compile(optimizer=_optimiser(training.retriever, retriever, steps))
-    by_retriever = _validation(settings, kept, dataset, ("retriever",))
-    yield Stage("retriever", alone, {"retriever": retriever}, kept, by_retriever, f"retriever_ndcg@{MONITORED_K}")
-    # Now the kept retriever has its best weights, and it is the one that draws for the ranker.
-    index = _snapshot(settings, kept["retriever"], dataset)
-    with strategy.scope():
-        sampler = Sampler(settings.sampler, counts, kept["retriever"], settings.seed, index.best if index else None)
-        alone = RankerAlone(ranker, sampler, training.loss, kept["retriever"])
-        alone.compile(optimizer=_optimiser(training.ranker, ranker, steps))
-    yield Stage("ranker", alone, {"ranker": ranker}, kept, both, f"cascade_ndcg@{MONITORED_K}")
+        model = RetrieverAlone(trained[retriever], Sampler(settings.sampler, counts, trained[retriever], settings.seed), training.loss)
+        model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
+    measured = _validation(settings, kept, dataset, retriever)
+    yield Stage(retriever, model, {retriever: trained[retriever]}, kept, measured, f"{retriever}_ndcg@{MONITORED_K}")
+    # Now the kept retriever has its best weights, and it is the one that draws for the others.
+    index = _snapshot(settings, kept[retriever], dataset)
+    for name in others:
+        with strategy.scope():
+            sampler = Sampler(settings.sampler, counts, kept[retriever], settings.seed, index.best if index else None)
+            model = RankerAlone(trained[name], sampler, training.loss, kept[retriever])
+            model.compile(optimizer=_optimiser(optimisers[name], trained[name], steps))
+        last = "cascade" if name == others[-1] else name
+        yield Stage(name, model, {name: trained[name]}, kept, _validation(settings, kept, dataset, last), f"{last}_ndcg@{MONITORED_K}")
 
 
-def _optimiser(settings: OptimiserSettings, tower: Retriever | Ranker, steps: int) -> LazyAdam:
+def _joint(settings: RunSettings, towers: Towers, sampler: Sampler) -> LoggedModel:
+    """What trains all towers together."""
+    training = settings.training
+    if settings.middle:
+        return Chain(towers, sampler, [each.samples for each in settings.middle], training.loss, training.kl_weight)
+    pair = towers["retriever"], towers["ranker"]
+    if training.method == "corr":
+        return CoRR(*pair, sampler, training.loss, training.kl_weight)
+    return Adversarial(*pair, sampler, training.loss, training.adversarial_weight)
+
+
+def _optimiser(settings: OptimiserSettings, tower: Tower, steps: int) -> LazyAdam:
     rate = tf.keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, settings.decay)
     optimiser = LazyAdam(rate, settings.weight_decay)
     optimiser.build(tower.trainable_variables)
@@ -76,18 +85,18 @@ def _snapshot(settings: RunSettings, retriever: Retriever, dataset: Dataset) -> 
     return SnapshotIndex(lambda: all_item_vectors(retriever, len(dataset.catalogue)))
 
 
-def _validation(settings: RunSettings, towers: Towers, dataset: Dataset, stages: tuple[RankedStage, ...]) -> Validate:
-    """A function that measures the towers as they are: {"cascade_ndcg@20": …}."""
-    retriever, ranker, evaluation = towers["retriever"], towers["ranker"], settings.evaluation
+def _validation(settings: RunSettings, towers: Towers, dataset: Dataset, last: str = "cascade") -> Validate:
+    """A function that measures the towers as they are, stage by stage up to the last: {"cascade_ndcg@20": …}."""
+    retriever, evaluation = towers["retriever"], settings.evaluation
     index = ExactIndex(all_item_vectors(retriever, len(dataset.catalogue)))
     sizes = settings.history_length, evaluation.batch_size
-    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features)
-    cascade = Cascade(retriever, ranker, index, evaluation.retrieve)
-    ranks = rank_batch(cascade, batches.element_spec, evaluation.exclude_seen, stages)
+    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features, evaluation.validation_users)
+    cascade = Cascade(towers, index, settings.sizes())
+    ranks = rank_batch(cascade, batches.element_spec, evaluation.exclude_seen, last)
 
     def validate() -> dict[str, float]:
         index.vectors.assign(all_item_vectors(retriever, len(dataset.catalogue)))
-        table = metrics_by_stage(rank_users(ranks, batches), [MONITORED_K], cascade.size)
+        table = metrics_by_stage(rank_users(ranks, batches), [MONITORED_K], cascade.handed_on)
         return {f"{stage}_{name}": value for stage, values in table.items() for name, value in values.items()}
 
     return validate

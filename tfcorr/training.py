@@ -251,9 +251,9 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def _losses(values: Mapping[str, Any]) -> str:
-    """The log-losses over the pool: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs."""
-    shown = {name.removeprefix("pool_log_loss"): value for name, value in values.items() if name.startswith("pool_log_loss")}
-    return "pool log-loss " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
+    """The estimated log-losses over all items: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs."""
+    shown = {name.removeprefix("log_loss"): value for name, value in values.items() if name.startswith("log_loss")}
+    return "log-loss " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:

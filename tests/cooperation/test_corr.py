@@ -62,18 +62,18 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope):
     drawn, resample = {}, model.sampler.resample
     monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("resampled", resample(*args)))
     logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
-    pools = drawn["resampled"].pool.numpy()
+    pools = drawn["resampled"].pool.samples.numpy()
     expected = {name: [] for name in (*LOGGED, "kl")}
     for row, k in enumerate(target.numpy() - 1):
         places = np.array([k, *(pools[row] - 1)])
         q = oracles.softmax(m[row][places])  # uniform Y and T = 1
         s = drawn["resampled"].drawn.samples[row].numpy() - 1
-        log_q = np.log([q[np.flatnonzero(places == item)[0]] for item in s])
+        log_q = np.log([q[np.flatnonzero(places == item)[0]] for item in s]) + np.log(8 / ITEMS)  # of items: n Y places each
         for name, scores in (("loss_retriever", m[row]), ("loss_ranker", r[row])):
-            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], np.log(q[0]), log_q))
+            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], np.log(q[0]) + np.log(8 / ITEMS), log_q))
         expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], log_q))
-        expected["pool_log_loss_retriever"].append(-np.log(q[0]))
-        expected["pool_log_loss_ranker"].append(np.log(np.mean(np.exp(r[row][s]) / np.exp(log_q))) - r[row][k])
+        expected["log_loss_retriever"].append(oracles.log_loss(m[row], k, pools[row] - 1, np.full(8, 1 / ITEMS)))
+        expected["log_loss_ranker"].append(oracles.log_loss(r[row], k, s, np.exp(log_q)))
         expected["effective_sample_size"].append(1 / np.sum(q**2))
         expected["target_share"].append(np.mean(s == k))
     assert logs["loss_retriever"] == pytest.approx(np.log(6), rel=1e-5)
@@ -87,7 +87,7 @@ def test_the_cooperation_learns_a_cyclic_catalogue(scope):
     context, target = batch(2000)
     data = tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100)
     history = model.fit(data, epochs=8, verbose=0).history
-    assert history["pool_log_loss_retriever"][-1] < history["pool_log_loss_retriever"][0] / 2
+    assert history["log_loss_retriever"][-1] < history["log_loss_retriever"][0] / 2
     context, target = batch(200, seed=9)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
     for tower in (model.retriever, model.ranker):

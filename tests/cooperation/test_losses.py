@@ -73,10 +73,11 @@ def test_the_estimated_log_loss_tends_to_the_full_one():
     rng = np.random.default_rng(4)
     scores, q = rng.normal(size=30), oracles.softmax(rng.normal(size=30))
     drawn = rng.choice(30, size=20_000, p=q)
-    estimate = estimated_log_loss(
-        tf.constant([scores[3]]), tf.constant(scores[None, drawn]), tf.constant(np.log(q)[None, drawn], tf.float32)
-    )
+    log_q = tf.constant(np.log(q)[None, drawn], tf.float32)
+    estimate = estimated_log_loss(tf.constant([scores[3]]), tf.constant(scores[None, drawn]), log_q, tf.constant(drawn[None] == 3))
     assert estimate.numpy()[0] == pytest.approx(-np.log(oracles.softmax(scores)[3]), abs=0.05)
+    nothing = estimated_log_loss(tf.constant([1.0]), tf.zeros([1, 4]), tf.zeros([1, 4]), tf.ones([1, 4], tf.bool))
+    assert nothing.numpy()[0] == 0  # samples that are all the target count no other item
 
 
 def test_no_gradient_flows_into_the_teacher_or_through_log_q():

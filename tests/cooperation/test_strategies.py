@@ -74,13 +74,13 @@ def test_global_top_random_is_uniform_over_the_best_of_all(name, registry):
 def test_local_top_is_the_l_best_of_each_pool():
     drawn, resampled, _ = drawn_by("ltop")
     for row in range(50):
-        assert sorted(M[drawn.samples[row] - 1]) == sorted(M[resampled.pool[row] - 1])[-L:]
+        assert sorted(M[drawn.samples[row] - 1]) == sorted(M[resampled.pool.samples[row] - 1])[-L:]
 
 
 def test_local_top_random_is_uniform_over_the_best_of_each_pool():
     drawn, resampled, _ = drawn_by("ltoprand")
-    places = np.argsort(-M[resampled.pool.numpy() - 1], axis=1, kind="stable")[:, :3]
-    best = np.take_along_axis(resampled.pool.numpy(), places, axis=1)
+    places = np.argsort(-M[resampled.pool.samples.numpy() - 1], axis=1, kind="stable")[:, :3]
+    best = np.take_along_axis(resampled.pool.samples.numpy(), places, axis=1)
     assert all(set(drawn.samples.numpy()[row]) <= set(best[row]) for row in range(ROWS))
     expected = np.bincount(best.ravel(), minlength=ITEMS + 1)[1:] / best.size
     assert is_drawn_from(drawn.samples, expected)
@@ -89,7 +89,7 @@ def test_local_top_random_is_uniform_over_the_best_of_each_pool():
 def test_dynamic_negatives_are_those_of_the_pool_that_the_ranker_scores_highest():
     drawn, resampled, _ = drawn_by("dns")
     for row in range(50):
-        assert sorted(R[drawn.samples[row] - 1]) == sorted(R[resampled.pool[row] - 1])[-L:]
+        assert sorted(R[drawn.samples[row] - 1]) == sorted(R[resampled.pool.samples[row] - 1])[-L:]
 
 
 @pytest.mark.parametrize(("name", "registry"), [("uniform", NEGATIVES), ("rand", DISTILLATION)])
@@ -138,7 +138,7 @@ def test_resample_is_the_two_steps():
     shares = np.mean(
         [
             oracles.resampling_distribution(list(pool - 1), k - 1, M.astype(float), np.full(ITEMS, 1 / ITEMS), 1.0)
-            for pool, k in zip(resampled.pool.numpy(), target, strict=True)
+            for pool, k in zip(resampled.pool.samples.numpy(), target, strict=True)
         ],
         axis=0,
     )

@@ -64,10 +64,10 @@ def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(mo
             log_q, target_log_q = np.log(SHARES[s]), np.log(SHARES[k])
         else:
             resampled = drawn[0].resampled()
-            s, pool = resampled.drawn.samples[row].numpy() - 1, resampled.pool[row].numpy() - 1
+            s, pool = resampled.drawn.samples[row].numpy() - 1, resampled.pool.samples[row].numpy() - 1
             weights = np.exp(of_retriever[row]) / SHARES
             total = weights[k] + weights[pool].sum()
-            log_q, target_log_q = np.log(weights[s] / total), np.log(weights[k] / total)
+            log_q, target_log_q = np.log(weights[s] * SHARES[s] / total), np.log(weights[k] * SHARES[k] / total)  # of items
         expected.append(oracles.sampled_log_softmax(scores[row][k], scores[row][s], target_log_q, log_q))
     assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-3)
     for one, other in zip(frozen, values(retriever), strict=True):

@@ -69,9 +69,9 @@ def test_every_users_rank_is_the_oracles(exclude_seen, monkeypatch):
     monkeypatch.setattr(evaluate, "CHUNK", 7)
     retriever, ranker = towers()
     data, size = histories(), 10
-    cascade = Cascade(retriever, ranker, index.ExactIndex(all_item_vectors(retriever, ITEMS)), size)
+    cascade = Cascade({"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [size])
     batches = evaluation_batches(data, "test", LENGTH, batch_size=7)
-    ranks = rank_users(rank_batch(cascade, batches.element_spec, exclude_seen, ("retriever", "cascade", "ranker")), batches)
+    ranks = rank_users(rank_batch(cascade, batches.element_spec, exclude_seen, ranker_alone=True), batches)
     everything = np.arange(1, ITEMS + 1, dtype=np.int32)
     for user in range(len(data.users)):
         *past, target = data.items[data.offsets[user] : data.offsets[user + 1]]
@@ -89,18 +89,17 @@ def test_every_users_rank_is_the_oracles(exclude_seen, monkeypatch):
 
 def test_excluded_items_never_come_back_even_if_few_remain():
     retriever, ranker = towers()
-    cascade = Cascade(retriever, ranker, index.ExactIndex(all_item_vectors(retriever, ITEMS)), 20)
+    cascade = Cascade({"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [20])
     context = {"history": tf.constant([[1, 2, 3, 4]])}
     exclude = tf.constant([[item for item in range(1, ITEMS + 1) if item not in (5, 9)]])
-    retrieved = cascade.retrieve(context, exclude)
-    assert sorted(retrieved.ids[0].numpy()[:2]) == [5, 9]
-    assert (retrieved.ids[0, 2:].numpy() == 0).all()
-    ranked = cascade.rank(context, retrieved)
-    assert np.isneginf(ranked[0, 2:]).all()
+    ranked = cascade.run(context, exclude)["cascade"]
+    assert sorted(ranked.ids[0].numpy()[:2]) == [5, 9]
+    assert (ranked.ids[0, 2:].numpy() == 0).all()
+    assert np.isneginf(ranked.scores[0, 2:]).all()
 
 
 def test_the_retrievers_recall_at_the_cascades_size_is_the_ceiling():
     ranks = {"retriever": np.array([1, 7, MISSED], np.int32), "cascade": np.array([2, 1, MISSED], np.int32)}
-    table = metrics_by_stage(ranks, [1], retrieve=10)
+    table = metrics_by_stage(ranks, [1], {"retriever": 10})
     assert table["retriever"]["recall@10"] == pytest.approx(2 / 3)
     assert table["cascade"]["recall@1"] == pytest.approx(1 / 3)

@@ -87,9 +87,9 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
     for user in (0, 17, 59):
         history = windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)
         context = {"history": history, "user": tf.constant([user + 1])}
-        retrieved = cascade.retrieve(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))
-        order = np.argsort(-cascade.rank(context, retrieved)[0].numpy(), kind="stable")
-        assert lists[user] == [ids[item - 1] for item in retrieved.ids.numpy()[0, order]]
+        ranked = cascade.run(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))["cascade"]
+        order = np.argsort(-ranked.scores[0].numpy(), kind="stable")
+        assert lists[user] == [ids[item - 1] for item in ranked.ids.numpy()[0, order]]
 
 
 @both
@@ -193,7 +193,7 @@ def test_towers_that_read_the_user_are_asked_with_one_and_answer_as_evaluation_r
 
 
 def test_exporting_again_makes_the_next_version(trained, tmp_path):
-    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.features, trained.retriever, trained.ranker)
+    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.features, trained.towers)
     assert [runs.export_run(run) for _ in range(2)] == [1, 2]
     assert {latest_version(tmp_path / "serving" / name) for name in NAMES} == {2}
 

@@ -14,8 +14,8 @@ from tfcorr.towers.layers import Ranker, Retriever, inner
 LOGGED = (
     "loss_retriever",
     "loss_ranker",
-    "pool_log_loss_retriever",
-    "pool_log_loss_ranker",
+    "log_loss_retriever",
+    "log_loss_ranker",
     "effective_sample_size",
     "target_share",
 )
@@ -70,8 +70,12 @@ class Joint(LoggedModel):
                 "loss_retriever": retriever_loss,
                 "loss_ranker": ranker_loss,
                 self.lesson: lesson,
-                "pool_log_loss_retriever": resampled.pool_log_loss,
-                "pool_log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.sample_log_q),
+                "log_loss_retriever": estimated_log_loss(
+                    retrieved.of_target, resampled.scores, resampled.pool.sample_log_q, resampled.pool.samples == target[:, None]
+                ),
+                "log_loss_ranker": estimated_log_loss(
+                    ranked.of_target, ranked.of_samples, negatives.sample_log_q, negatives.samples == target[:, None]
+                ),
                 "effective_sample_size": resampled.effective_size,
                 "target_share": resampled.target_share,
             }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 LossName = Literal["softmax", "bce"]
@@ -60,17 +61,19 @@ def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_
     return tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=1)
 
 
-def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
-    """An estimate of −log softmax(V)[k] over all that the samples were drawn from: log mean_S exp(V − log_q) − V(k).
+def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample_log_q: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
+    """An estimate of −log softmax(V)[k] over all items: all but the target are counted by the samples, each weighing 1 / (L Q).
 
-    Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns.
+    Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns. Of samples
+    without a probability, whose log_q is 0, it is no estimate.
 
-    Args: target_score [B]; sample_scores and sample_log_q, each [B, L].
+    Args: target_score [B]; sample_scores, sample_log_q and is_target, whether the sample is the target, each [B, L].
     Returns: [B] float32.
     """
     samples = tf.cast(tf.shape(sample_scores)[1], tf.float32)
-    total = tf.reduce_logsumexp(corrected_scores(sample_scores, sample_log_q), axis=1)
-    return total - tf.math.log(samples) - tf.cast(target_score, tf.float32)
+    others = tf.where(is_target, -np.inf, corrected_scores(sample_scores, sample_log_q)) - tf.math.log(samples)
+    target = tf.cast(target_score, tf.float32)
+    return tf.reduce_logsumexp(tf.concat([target[:, None], others], axis=1), axis=1) - target
 
 
 def corrected_scores(scores: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:

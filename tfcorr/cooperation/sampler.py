@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.cooperation.proposals import Proposal, proposal_of
-from tfcorr.cooperation.sampling import Resampled, SamplerSettings, resample
+from tfcorr.cooperation.sampling import Drawn, Resampled, SamplerSettings, resample
 from tfcorr.towers.layers import Retriever
 
 Best = Callable[[tf.Tensor, int], tf.Tensor]  # encoded contexts [B, D] and a count -> the retriever's best items [B, count]
@@ -51,9 +51,12 @@ class Sampler:
     def resample(self, query: tf.Tensor, target: tf.Tensor) -> Resampled:
         """The two steps, for encoded contexts [B, D] with targets [B]."""
         settings = self.settings
-        pool = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
-        target_score, scores = self._retriever.match(query, target, pool)
-        return resample(pool, target, scores, target_score, self.proposal, settings.samples, settings.temperature, self.generator)
+        ids = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
+        target_score, scores = self._retriever.match(query, target, ids)
+        ids = tf.broadcast_to(ids, tf.shape(scores))
+        pool = Drawn(ids, self.proposal.log_prob(ids), self.proposal.log_prob(target))
+        scores = tf.concat([target_score[:, None], scores], axis=1)
+        return resample(pool, target, scores, settings.samples, settings.temperature, self.generator)
 
     def source(
         self,

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Self
 import tensorflow as tf
 from pydantic import Field, model_validator
 
-from tfcorr.cooperation.proposals import PoolScope, Proposal
+from tfcorr.cooperation.proposals import PoolScope
 from tfcorr.settings import Settings
 
 NegativeStrategy = Literal["resample", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"]
@@ -39,7 +39,7 @@ class SamplerSettings(Settings):
 
 
 class Drawn(NamedTuple):
-    """`samples` [B, L] int32 with `sample_log_q` [B, L], and `target_log_q` [B], as the losses take them."""
+    """`samples` [B, L] int32 with `sample_log_q` [B, L], and `target_log_q` [B]: the log-probabilities, or an estimate, of these items."""
 
     samples: tf.Tensor
     sample_log_q: tf.Tensor
@@ -52,48 +52,46 @@ class Drawn(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """What the second step drew from the `pool` [B, n] with the retriever's `scores` [B, n], and its statistics.
+    """What the second step drew from the `pool` of n with the retriever's `scores` [B, n], and its statistics.
 
-    `pool_log_loss` [B], the retriever's own −log softmax(M)[k] over C ∪ {k}; `effective_size` [B], 1 / Σ Q² over C ∪ {k};
-    `target_share` [B], the share of S that is the target.
+    `effective_size` [B], 1 / Σ Q² over C ∪ {k}; `target_share` [B], the share of S that is the target; `places` [B, L], where
+    each draw stands in [k, C].
     """
 
     drawn: Drawn
-    pool: tf.Tensor
+    pool: Drawn
     scores: tf.Tensor
-    pool_log_loss: tf.Tensor
     effective_size: tf.Tensor
     target_share: tf.Tensor
+    places: tf.Tensor
 
 
 def resample(
-    pool: tf.Tensor,
-    target: tf.Tensor,
-    pool_scores: tf.Tensor,
-    target_score: tf.Tensor,
-    proposal: Proposal,
-    samples: int,
-    temperature: float,
-    generator: tf.random.Generator,
+    pool: Drawn, target: tf.Tensor, scores: tf.Tensor, samples: int, temperature: float, generator: tf.random.Generator
 ) -> Resampled:
     """The second step: L draws with replacement from Q, the softmax of M / T − log Y over C ∪ {k}.
 
-    Args: pool [B, n] or, shared by the batch, [n] int32; target [B] int32; pool_scores [B, n] and target_score [B], the
-    retriever's, without gradient.
+    Args: pool C [B, n] with log Y of its items and of the target; target [B] int32; scores [B, 1 + n], the retriever's of
+    [k, C], without gradient.
+    The log_q of what is drawn is that of an item, not of its place in the pool: Q of the place, times n Y, the number of places
+    that an item can expect. Of a uniform Y this is the same but for a constant, which no loss sees; of another, the losses would
+    without it tend to those of softmax(V + log Y). A pool that another tower resampled may so be resampled again.
+
     Source: section 3.2 of the paper; as n grows, Q tends to softmax(M / T) over all items (theorem 3.1).
     """
-    pool = tf.broadcast_to(pool, tf.shape(pool_scores))
-    ids = tf.concat([target[:, None], pool], axis=1)  # [B, 1 + n]
-    scores = tf.stop_gradient(tf.cast(tf.concat([target_score[:, None], pool_scores], axis=1), tf.float32))
-    log_q = tf.nn.log_softmax(scores / temperature - proposal.log_prob(ids))
-    drawn = tf.random.stateless_categorical(log_q, samples, generator.make_seeds()[:, 0], dtype=tf.int32)  # [B, L]
-    drawn = tf.minimum(drawn, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
-    sampled = tf.gather(ids, drawn, batch_dims=1)
+    ids = tf.concat([target[:, None], pool.samples], axis=1)  # [B, 1 + n]
+    scores = tf.stop_gradient(tf.cast(scores, tf.float32))
+    log_y = tf.concat([pool.target_log_q[:, None], pool.sample_log_q], axis=1)
+    of_places = tf.nn.log_softmax(scores / temperature - log_y)  # [B, 1 + n]
+    log_q = of_places + log_y + tf.math.log(tf.cast(tf.shape(pool.samples)[1], tf.float32))
+    places = tf.random.stateless_categorical(of_places, samples, generator.make_seeds()[:, 0], dtype=tf.int32)  # [B, L]
+    places = tf.minimum(places, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
+    sampled = tf.gather(ids, places, batch_dims=1)
     return Resampled(
-        drawn=Drawn(sampled, tf.gather(log_q, drawn, batch_dims=1), log_q[:, 0]),
+        drawn=Drawn(sampled, tf.gather(log_q, places, batch_dims=1), log_q[:, 0]),
         pool=pool,
         scores=scores[:, 1:],
-        pool_log_loss=tf.reduce_logsumexp(scores, axis=1) - scores[:, 0],
-        effective_size=tf.exp(-tf.reduce_logsumexp(2 * log_q, axis=1)),
+        effective_size=tf.exp(-tf.reduce_logsumexp(2 * of_places, axis=1)),
         target_share=tf.reduce_mean(tf.cast(sampled == target[:, None], tf.float32), axis=1),
+        places=places,
     )

@@ -4,26 +4,26 @@ from functools import cache
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.strategies import NEGATIVES
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Ranker, Retriever
+from tfcorr.towers.layers import Retriever, Tower
 
 
 class Alone(LoggedModel):
     """What trains one tower and changes no other."""
 
-    def __init__(self, tower: tf.keras.Model, sampler: Sampler, loss: LossName) -> None:
-        super().__init__("alone", ("loss", "pool_log_loss"))
+    def __init__(self, tower: Tower, sampler: Sampler, loss: LossName) -> None:
+        super().__init__("alone", ("loss", "log_loss"))
         self.tower, self.sampler, self.loss_function, self.generator = tower, sampler, LOSSES[loss], sampler.generator
 
-    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Moves the tower against the gradient of the total; scores [B, 1 + L] are those of the target and of its negatives."""
+    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, log_loss: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Moves the tower against the gradient of the total; records both losses [B]."""
         variables = self.tower.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
-        return self.record({"loss": loss, "pool_log_loss": tf.reduce_logsumexp(scores, axis=1) - scores[:, 0]})
+        return self.record({"loss": loss, "log_loss": log_loss})
 
 
 class RetrieverAlone(Alone):
@@ -41,15 +41,15 @@ class RetrieverAlone(Alone):
             log_y = proposal.log_prob(target), proposal.log_prob(tf.broadcast_to(pool, tf.shape(scores)))
             loss = self.loss_function(target_score, scores, *log_y)
             total = tf.reduce_sum(loss) / rows
-        return self.update(tape, total, loss, tf.concat([target_score[:, None], scores], axis=1))
+        return self.update(tape, total, loss, estimated_log_loss(target_score, scores, log_y[1], pool == target[:, None]))
 
 
 class RankerAlone(Alone):
     """Trains a ranker: with negatives of a static proposal, or of a strategy that draws by the frozen retriever."""
 
-    tower: Ranker
+    tower: Tower
 
-    def __init__(self, tower: Ranker, sampler: Sampler, loss: LossName, retriever: Retriever) -> None:
+    def __init__(self, tower: Tower, sampler: Sampler, loss: LossName, retriever: Retriever) -> None:
         super().__init__(tower, sampler, loss)
         self.retriever = retriever
 
@@ -65,4 +65,5 @@ class RankerAlone(Alone):
             scores = self.tower.score(context, tf.concat([target[:, None], drawn.samples], axis=1), training=True)
             loss = self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q)
             total = tf.reduce_sum(loss + self.tower.auxiliary_loss(context)) / rows
-        return self.update(tape, total, loss, scores)
+        log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.sample_log_q, drawn.samples == target[:, None])
+        return self.update(tape, total, loss, log_loss)

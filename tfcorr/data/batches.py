@@ -15,11 +15,15 @@ Examples = Literal["prefix", "window"]
 
 
 class EvaluationBatch(NamedTuple):
-    """`context` with "history" [B, M], "user" [B] and features, `target` [B], and `seen` [B, W], all earlier items, 0-padded."""
+    """`context` with "history" [B, M], "user" [B] and features, `target` [B], and `seen` [B, W], all earlier items, 0-padded.
+
+    `row` [B] int64 is the place of each in the split's order.
+    """
 
     context: Context
     target: tf.Tensor
     seen: tf.Tensor
+    row: tf.Tensor
 
 
 def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
@@ -114,16 +118,25 @@ def run_length(length: int) -> int:
 
 
 def evaluation_batches(
-    histories: Histories, split: Split, length: int, batch_size: int, features: Sequence[Feature] = ()
+    histories: Histories, split: Split, length: int, batch_size: int, features: Sequence[Feature] = (), limit: int | None = None
 ) -> tf.data.Dataset:
-    """One pass over a split's targets, in their order, as EvaluationBatch."""
+    """One pass over a split's targets, or over `limit` of them that lie evenly apart, as EvaluationBatch.
+
+    Histories of like lengths come together, the shortest first, so that little padding is computed; each batch is as wide as
+    its longest.
+    """
     places = histories.targets(split)
+    rows = np.arange(len(places)) if limit is None or limit >= len(places) else np.arange(limit) * len(places) // limit
+    before = (places - histories.starts(places))[rows]
+    rows = rows[np.argsort(np.minimum(before, length), kind="stable")]
     items, offsets, features_of = tf.constant(histories.items), tf.constant(histories.offsets), features_at(features)
 
-    def batch(place: tf.Tensor, start: tf.Tensor) -> EvaluationBatch:
-        seen = windows(items, start, place, tf.reduce_max(place - start))
+    def batch(row: tf.Tensor, place: tf.Tensor, start: tf.Tensor) -> EvaluationBatch:
+        longest = tf.reduce_max(place - start)
+        seen = windows(items, start, place, longest)
         users = users_of(offsets, place)
-        context = {"history": windows(items, start, place, length), "user": users, **features_of(place, users)}
-        return EvaluationBatch(context, tf.gather(items, place), seen)
+        history = seen[:, tf.maximum(longest - length, 0) :]
+        return EvaluationBatch({"history": history, "user": users, **features_of(place, users)}, tf.gather(items, place), seen, row)
 
-    return tf.data.Dataset.from_tensor_slices((places, histories.starts(places))).batch(batch_size).map(batch).prefetch(2)
+    chosen = rows, places[rows], histories.starts(places[rows])
+    return tf.data.Dataset.from_tensor_slices(chosen).batch(batch_size).map(batch).prefetch(2)

@@ -45,7 +45,10 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
         if _measured(folder) != measured:
             raise InputError(f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the same way")
     found = []
-    for stage in ("retriever", "cascade"):
+    stages = [name for name in ours[0].columns if all(name in table.columns for table in [*ours, *theirs])]
+    for stage in stages:
+        if stage in key.columns:
+            continue
         for name, metric in METRICS.items():
             values = [np.mean([metric(_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
             found.append(_test(stage, f"{name}@{k}", *values))

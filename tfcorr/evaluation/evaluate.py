@@ -1,7 +1,6 @@
 """Every user's rank in every stage, in batches of users; metrics are means over these ranks."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,30 +10,34 @@ from tfcorr.data.batches import EvaluationBatch
 from tfcorr.evaluation.cascade import Cascade, is_among, score_in_chunks
 from tfcorr.evaluation.metrics import MISSED, ranks_of, recall, summarise
 
-Stage = Literal["retriever", "cascade", "ranker"]
-Ranks = dict[Stage, npt.NDArray[np.int32]]
-RankBatch = Callable[[EvaluationBatch], dict[Stage, tf.Tensor]]
+Ranks = dict[str, npt.NDArray[np.int32]]  # by stage
+RankBatch = Callable[[EvaluationBatch], dict[str, tf.Tensor]]
 CHUNK = 4096  # candidates a user that are listed at once when the ranker ranks all items
 
 
-def rank_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool, stages: tuple[Stage, ...]) -> RankBatch:
+def rank_batch(
+    cascade: Cascade,
+    batch: EvaluationBatch,
+    exclude_seen: bool,
+    last: str = "cascade",
+    blends: Mapping[str, float] | None = None,
+    ranker_alone: bool = False,
+) -> RankBatch:
     """The graph that ranks one batch of B users: EvaluationBatch, here given by its tensors' specs, -> [B] int32 by stage.
 
-    The retriever's and the cascade's rank are within the items retrieved, and MISSED where the target is not among them;
-    the ranker's is among all items. A target that was seen before stays a candidate. Where scores tie at the last place that
-    is retrieved, the index's order decides which items are.
+    The stages are those of the cascade up to the last; a rank is among what the stage was handed, and MISSED where the target is
+    not. `blends` are weights of further stages by name, which order what the ranker was handed by its and the retriever's scores
+    blended. `ranker_alone` adds the stage `ranker`, among all items. A target that was seen before stays a candidate. Where
+    scores tie at the last place that is handed on, the order before decides which items are.
     """
 
     @tf.function(input_signature=[batch])
-    def ranks(batch: EvaluationBatch) -> dict[Stage, tf.Tensor]:
+    def ranks(batch: EvaluationBatch) -> dict[str, tf.Tensor]:
         exclude = tf.where(batch.seen == batch.target[:, None], 0, batch.seen) if exclude_seen else batch.seen[:, :0]
-        retrieved = cascade.retrieve(batch.context, exclude)
-        found: dict[Stage, tf.Tensor] = {}
-        if "retriever" in stages:
-            found["retriever"] = _rank_among(batch.target, retrieved.ids, retrieved.scores)
-        if "cascade" in stages:
-            found["cascade"] = _rank_among(batch.target, retrieved.ids, cascade.rank(batch.context, retrieved))
-        if "ranker" in stages:
+        scored = cascade.run(batch.context, exclude, last)
+        scored |= {name: scored["cascade"].blended(weight) for name, weight in (blends or {}).items()}
+        found = {stage: _rank_among(batch.target, each.ids, each.scores) for stage, each in scored.items()}
+        if ranker_alone:
             found["ranker"] = _rank_among_all(cascade, batch, exclude)
         return found
 
@@ -42,9 +45,10 @@ def rank_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool, sta
 
 
 def rank_users(ranks: RankBatch, batches: tf.data.Dataset) -> Ranks:
-    """Every user's rank by stage, [users] int32 each, in the order of the batches."""
-    found = [ranks(batch) for batch in batches]
-    return {stage: np.concatenate([each[stage].numpy() for each in found]) for stage in found[0]}
+    """Every user's rank by stage, [users] int32 each, in the split's order."""
+    found = [(batch.row, ranks(batch)) for batch in batches]
+    order = np.argsort(np.concatenate([rows for rows, _ in found]))
+    return {stage: np.concatenate([each[stage] for _, each in found])[order] for stage in found[0][1]}
 
 
 def _rank_among(target: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -57,18 +61,20 @@ def _rank_among(target: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tf.Tens
 
 def _rank_among_all(cascade: Cascade, batch: EvaluationBatch, exclude: tf.Tensor) -> tf.Tensor:
     """The target's rank [B] by the ranker among all items, scored in chunks."""
-    target_scores = cascade.ranker.score(batch.context, batch.target[:, None])[:, 0]
+    ranker = cascade.towers["ranker"]
+    target_scores = ranker.score(batch.context, batch.target[:, None])[:, 0]
     rank, last = tf.ones_like(batch.target), cascade.index.size + 1
     for start in tf.range(1, last, CHUNK):
         ids = tf.tile(tf.range(start, tf.minimum(start + CHUNK, last))[None, :], [tf.shape(rank)[0], 1])
         others = ~is_among(ids, exclude) & (ids != batch.target[:, None])
-        scores = tf.where(others, score_in_chunks(cascade.ranker, batch.context, ids), -np.inf)
+        scores = tf.where(others, score_in_chunks(ranker, batch.context, ids), -np.inf)
         rank += ranks_of(target_scores, scores) - 1
     return rank
 
 
-def metrics_by_stage(ranks: Ranks, ks: Sequence[int], retrieve: int) -> dict[str, dict[str, float]]:
-    """NDCG, Recall and MRR at each k by stage; the retriever's Recall at `retrieve` is the cascade's ceiling."""
-    table = {str(stage): summarise(values, ks) for stage, values in ranks.items()}
-    table["retriever"][f"recall@{retrieve}"] = float(recall(ranks["retriever"], retrieve).mean())
+def metrics_by_stage(ranks: Ranks, ks: Sequence[int], handed_on: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """NDCG, Recall and MRR at each k by stage; Recall at what a stage hands on is the ceiling of the next."""
+    table = {stage: summarise(values, ks) for stage, values in ranks.items()}
+    for stage in handed_on.keys() & table.keys():
+        table[stage][f"recall@{handed_on[stage]}"] = float(recall(ranks[stage], handed_on[stage]).mean())
     return table

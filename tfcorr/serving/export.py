@@ -17,7 +17,7 @@ from tfcorr.data.features import Feature
 from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, is_among
 from tfcorr.files import write_whole
-from tfcorr.towers import Ranker, Retriever
+from tfcorr.towers import Retriever, Tower
 
 LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no minus infinity
 Signatures = dict[str, Callable[..., dict[str, tf.Tensor]]]
@@ -106,7 +106,7 @@ class RetrieverEndpoint(Endpoint):
 class RankerEndpoint(Endpoint):
     """history [B, H] and the rest of a context, candidates [B, K] -> {"ranker_score": [B, K]}."""
 
-    def __init__(self, ranker: Ranker, vocabulary: Vocabulary) -> None:
+    def __init__(self, ranker: Tower, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, ranker)
         self.score = ranker.score
 
@@ -122,10 +122,10 @@ class CascadeEndpoint(Endpoint):
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
         """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""
-        super().__init__(vocabulary, cascade.retriever, cascade.ranker)
+        super().__init__(vocabulary, *cascade.towers.values())
         self.identifying = sorted(cascade.retriever.reads & {"history", "user"})
-        self.index, self.exclude_seen = cascade.index, exclude_seen
-        self.retrieve, self.rank = cascade.retrieve, cascade.rank
+        self.index, self.exclude_seen, self.blend = cascade.index, exclude_seen, cascade.blend
+        self.cascade = cascade.run
         order = np.argsort(-counts, kind="stable")
         self.popular = tf.Variable((order + 1).astype(np.int32), trainable=False)
         share = np.maximum(counts[order], 0.5) / counts.sum()
@@ -145,11 +145,11 @@ class CascadeEndpoint(Endpoint):
         excluded = self.vocabulary.numbers.lookup(exclude)
         if self.exclude_seen:
             excluded = tf.concat([excluded, known], axis=1)
-        retrieved = self.retrieve(context, excluded)
-        ranked = self.rank(context, retrieved)
-        ranked, best = tf.math.top_k(ranked, tf.shape(ranked)[1])
-        ids = tf.gather(retrieved.ids, best, batch_dims=1)
-        scores = tf.gather(retrieved.scores, best, batch_dims=1)
+        ranked = self.cascade(context, excluded)["cascade"]
+        order = tf.argsort(ranked.blended(self.blend).scores, direction="DESCENDING", stable=True)
+        ids, ranker_scores, retriever_scores = (
+            tf.gather(each, order, batch_dims=1) for each in (ranked.ids, ranked.scores, ranked.retrieved)
+        )
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
         read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in self.identifying], axis=1)
         empty = ~tf.reduce_any(read > 0, axis=1, keepdims=True)
@@ -161,8 +161,8 @@ class CascadeEndpoint(Endpoint):
 
         return {
             "item": tf.gather(self.vocabulary.ids, answer(ids, popular, 0)),
-            "ranker_score": answer(ranked, shares, LOWEST),
-            "retriever_score": answer(scores, shares, LOWEST),
+            "ranker_score": answer(ranker_scores, shares, LOWEST),
+            "retriever_score": answer(retriever_scores, shares, LOWEST),
         }
 
     def _most_popular(self, excluded: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -175,8 +175,7 @@ class CascadeEndpoint(Endpoint):
 
 
 def export(
-    retriever: Retriever,
-    ranker: Ranker,
+    towers: dict[str, Tower],
     catalogue: Catalogue,
     users: list[str],
     features: Sequence[Feature],
@@ -190,7 +189,8 @@ def export(
     The version is one more than the highest there is. Raises: RuntimeError if any but `cascade_scann` holds an operation that
     stock TensorFlow does not have; it is then not there.
     """
-    reads = retriever.reads | ranker.reads
+    retriever, ranker = towers["retriever"], towers["ranker"]
+    reads = frozenset[str]().union(*(tower.reads for tower in towers.values()))
     read = [feature for feature in features if feature.name in reads]
     vocabulary = Vocabulary(catalogue, users if "user" in reads else [], read, history_length)
     endpoints: dict[str, tuple[Endpoint, Signatures]] = {}

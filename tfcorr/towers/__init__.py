@@ -9,14 +9,14 @@ from tfcorr.towers.din import DIN
 from tfcorr.towers.fpmc import FPMC
 from tfcorr.towers.gru4rec import GRU4Rec
 from tfcorr.towers.hrm import HRM
-from tfcorr.towers.layers import Domain, Ranker, Retriever, TowerSettings
+from tfcorr.towers.layers import Domain, Ranker, Retriever, Tower, TowerSettings
 from tfcorr.towers.mf import MF
 from tfcorr.towers.narm import NARM
 from tfcorr.towers.npe import NPE
 from tfcorr.towers.sasrec import SASRec
 from tfcorr.towers.transrec import TransRec
 
-__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "TowerSettings", "ranker_of", "retriever_of"]
+__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "Tower", "TowerSettings", "ranker_of", "retriever_of", "tower_of"]
 
 RETRIEVERS: dict[str, type[Retriever]] = {
     "caser": Caser,
@@ -44,3 +44,8 @@ def ranker_of(settings: TowerSettings, domain: Domain) -> Ranker:
     domain = domain.chosen(settings)
     tower = RANKERS[settings.name](settings, domain)
     return ContextualRanker(tower, settings, domain) if domain.has_context else tower
+
+
+def tower_of(settings: TowerSettings, domain: Domain) -> Tower:
+    """A tower of either kind, by its settings."""
+    return (retriever_of if settings.name in RETRIEVERS else ranker_of)(settings, domain)

@@ -46,14 +46,27 @@ class Domain(NamedTuple):
         return self._replace(features=tuple(feature for feature in self.features if feature.name in settings.features))
 
 
-class Retriever(tf.keras.Model):
+class Tower(tf.keras.Model):
+    """What scores items for contexts: a retriever or a ranker."""
+
+    Settings: ClassVar[type[TowerSettings]]
+    reads: frozenset[str] = frozenset({"history"})  # the context's tensors that it needs: "history", "user", features
+
+    def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
+        raise NotImplementedError
+
+    def auxiliary_loss(self, context: Context) -> tf.Tensor:
+        """What the tower minimises beside its loss over candidates: [B] float32, zeros in most."""
+        return tf.zeros(tf.shape(context["history"])[:1])
+
+
+class Retriever(Tower):
     """A tower whose score is an inner product, so that its items can be indexed.
 
     A new one defines `Settings`, `encode_context` and `item_vectors`; where it is `causal`, also `encode_places`.
     """
 
-    Settings: ClassVar[type[TowerSettings]]
-    reads: frozenset[str] = frozenset({"history"})  # the context's tensors that it needs: "history", "user", features
     causal: bool = False  # whether it can encode every place of a history at once, each by what lies before
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
@@ -82,23 +95,12 @@ class Retriever(tf.keras.Model):
         return target_score, tf.matmul(query, vectors, transpose_b=True) if others.shape.rank == 1 else inner(query, vectors)
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """context of B rows, candidates [B, K] int32 -> [B, K] float32, the inner products."""
+        """As the base class says: the inner products."""
         return inner(self.encode_examples(context, training), self.item_vectors(candidates))
 
 
-class Ranker(tf.keras.Model):
+class Ranker(Tower):
     """A tower that may score a context and a candidate in any way. A new one defines `Settings` and `score`."""
-
-    Settings: ClassVar[type[TowerSettings]]
-    reads: frozenset[str] = frozenset({"history"})
-
-    def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
-        raise NotImplementedError
-
-    def auxiliary_loss(self, context: Context) -> tf.Tensor:
-        """What the tower minimises beside its loss over candidates: [B] float32, zeros in most."""
-        return tf.zeros(tf.shape(context["history"])[:1])
 
 
 def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
