@@ -38,6 +38,9 @@ class TrainingSettings(Settings):
     method: Literal["corr", "two-stage", "adversarial"] = Field(
         "corr", description="together, each alone (the baseline), or the retriever as the ranker's adversary"
     )
+    start: Literal["random", "retriever"] = Field(
+        "random", description="retriever: it is trained alone first, and the vectors of the other towers' items start from its"
+    )
     loss: LossName = Field("softmax", description="of both towers over the target and its negatives; the paper's is softmax")
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
@@ -140,6 +143,12 @@ class RunSettings(Settings):
         for tower, _ in self.towers.values():
             if self.training.examples == "window" and tower.name in RETRIEVERS and not RETRIEVERS[tower.name].causal:
                 raise InputError(f"training.examples: window needs a causal retriever, {tower.name} is none; set it to prefix")
+        return self
+
+    @model_validator(mode="after")
+    def _a_start_needs_whole_tables(self) -> Self:
+        if self.training.start == "retriever" and self.training.distribution == "parameter-server":
+            raise InputError("training.start: retriever needs whole tables, which parameter servers divide; set it to random")
         return self
 
     @model_validator(mode="after")

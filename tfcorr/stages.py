@@ -17,6 +17,7 @@ from tfcorr.data.histories import Dataset
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import ExactIndex, SnapshotIndex
+from tfcorr.settings import InputError
 from tfcorr.towers import Retriever, Tower
 from tfcorr.training import Stage, Validate
 
@@ -36,6 +37,17 @@ def stages_of(
     retriever, *others = trained
     optimisers = {name: optimiser for name, (_, optimiser) in settings.towers.items()}
     cascade = f"cascade_ndcg@{MONITORED_K}"
+    if training.start == "retriever":
+        _check_widths(kept)
+    if training.method == "two-stage" or training.start == "retriever":
+        with strategy.scope():
+            sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed)
+            model: LoggedModel = RetrieverAlone(trained[retriever], sampler, training.loss)
+            model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
+        measured = _validation(settings, kept, dataset, retriever)
+        yield Stage(retriever, model, {retriever: trained[retriever]}, kept, measured, f"{retriever}_ndcg@{MONITORED_K}")
+    if training.start == "retriever":
+        _start_from(kept[retriever], trained)
     if training.method != "two-stage":
         index = _snapshot(settings, trained[retriever], dataset)
         with strategy.scope():
@@ -44,11 +56,6 @@ def stages_of(
             model.compile(optimizer={name: _optimiser(optimisers[name], tower, steps) for name, tower in trained.items()})
         yield Stage("joint", model, trained, kept, _validation(settings, kept, dataset), cascade, index, settings.sampler.refresh)
         return
-    with strategy.scope():
-        model = RetrieverAlone(trained[retriever], Sampler(settings.sampler, counts, trained[retriever], settings.seed), training.loss)
-        model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
-    measured = _validation(settings, kept, dataset, retriever)
-    yield Stage(retriever, model, {retriever: trained[retriever]}, kept, measured, f"{retriever}_ndcg@{MONITORED_K}")
     # Now the kept retriever has its best weights, and it is the one that draws for the others.
     index = _snapshot(settings, kept[retriever], dataset)
     for name in others:
@@ -58,6 +65,24 @@ def stages_of(
             model.compile(optimizer=_optimiser(optimisers[name], trained[name], steps))
         last = "cascade" if name == others[-1] else name
         yield Stage(name, model, {name: trained[name]}, kept, _validation(settings, kept, dataset, last), f"{last}_ndcg@{MONITORED_K}")
+
+
+def _check_widths(towers: Towers) -> None:
+    """Raises: InputError if the towers' item vectors are not equally wide, so that none can start from another's."""
+    widths = {name: int(tower.item_embeddings.shape[1]) for name, tower in towers.items()}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise InputError(
+            f"training.start: retriever needs item vectors of one width, these are: {listed}; set dim of the others to the retriever's"
+        )
+
+
+def _start_from(best: Tower, towers: Towers) -> None:
+    """Sets the retriever to its best weights, and every other tower's item vectors to the retriever's."""
+    for variable, value in zip(towers["retriever"].variables, best.variables, strict=True):
+        variable.assign(value)
+    for tower in towers.values():
+        tower.item_embeddings.assign(best.item_embeddings)
 
 
 def _joint(settings: RunSettings, towers: Towers, sampler: Sampler) -> LoggedModel:

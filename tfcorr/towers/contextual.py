@@ -51,6 +51,11 @@ class ContextualRetriever(Retriever):
         """As the tower's, [..., D], with more columns."""
         return tf.concat([tf.cast(each(ids), tf.float32) for each in (self.tower.item_vectors, self.crossed)], axis=-1)
 
+    @property
+    def item_embeddings(self) -> tf.Variable:
+        """The tower's own."""
+        return self.tower.item_embeddings
+
     def _beside(self, query: tf.Tensor, context: Context) -> tf.Tensor:
         return tf.concat([tf.cast(query, tf.float32), tf.cast(self.context(context), tf.float32)], axis=1)
 
@@ -71,6 +76,11 @@ class ContextualRanker(Ranker):
         given = tf.broadcast_to(self.context(context)[:, None], tf.shape(items))
         more = self.mlp(tf.concat([given, items, given * items], axis=-1), training=training)
         return self.tower.score(context, candidates, training) + more
+
+    @property
+    def item_embeddings(self) -> tf.Variable:
+        """The tower's own."""
+        return self.tower.item_embeddings
 
     def auxiliary_loss(self, context: Context) -> tf.Tensor:
         """The tower's own."""

@@ -56,6 +56,12 @@ class Tower(tf.keras.Model):
         """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
         raise NotImplementedError
 
+    @property
+    def item_embeddings(self) -> tf.Variable:
+        """The vectors by which candidates are told apart, from which those of another tower may start: [N + 1, D]."""
+        table: tf.keras.layers.Layer = self.items
+        return table.ids.embeddings if hasattr(table, "ids") else table.embeddings
+
     def auxiliary_loss(self, context: Context) -> tf.Tensor:
         """What the tower minimises beside its loss over candidates: [B] float32, zeros in most."""
         return tf.zeros(tf.shape(context["history"])[:1])

@@ -1,0 +1,112 @@
+"""Runs with more than a retriever and a ranker's usual training: towers in the middle, a blend, a start from the retriever."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from tests.conftest import write_project
+from tests.serving.test_export import LISTS
+from tfcorr import runs, stages
+from tfcorr.config import load_settings
+from tfcorr.data.sources import load
+from tfcorr.settings import InputError
+
+quiet = Console(quiet=True)
+MIDDLE = "middle=[{tower: {name: gru4rec, dim: 8}, keep: 22, samples: 4}]"
+
+
+def trained_on(folder, monkeypatch, *overrides):
+    pipeline = write_project(folder)
+    monkeypatch.chdir(folder)
+    return runs.train(load_settings(pipeline, ["training.epochs=1", *overrides]), folder / "saved_models", quiet)
+
+
+@pytest.mark.parametrize("method", ["corr", "two-stage"])
+def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch, method):
+    """In a fresh process the exported cascade's lists are those that evaluation scored, the blend of its scores included."""
+    run = trained_on(tmp_path, monkeypatch, MIDDLE, f"training.method={method}", "evaluation.blend=true")
+    assert list(run.towers) == ["retriever", "middle_1", "ranker"]
+    measured = runs.evaluate(run)
+    assert list(measured.metrics) == ["retriever", "middle_1", "cascade", "blend"]
+    assert {"recall@25"} <= measured.metrics["retriever"].keys()
+    assert {"recall@22"} <= measured.metrics["middle_1"].keys()
+    opened = runs.open_run(run.folder)
+    assert opened.blend == run.blend
+    assert runs.evaluate(opened).metrics == measured.metrics
+    runs.export_run(opened)
+    dataset = load(run.settings.data)
+    places = dataset.histories.targets("test")
+    ids, starts = dataset.catalogue.ids, dataset.histories.starts(places)
+    histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
+    command = [sys.executable, "-c", LISTS, str(run.folder), "exact"]
+    output = subprocess.run(command, input=json.dumps(histories), capture_output=True, text=True, check=True).stdout
+    ranks = pl.read_parquet(run.folder / "ranks.parquet")
+    compared = 0
+    for history, found, (target, rank) in zip(histories, json.loads(output), ranks.select("target", "blend").iter_rows(), strict=True):
+        assert len(found) <= 22
+        if target not in history:
+            assert (found.index(target) + 1 if target in found else None) == rank
+            compared += 1
+    assert compared > 30
+
+
+def test_the_blends_weight_is_the_best_on_validation(tmp_path, monkeypatch):
+    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2")
+    kept = json.loads((run.folder / "blend.json").read_text())
+    values = kept["ndcg@20"]
+    assert len(values) == 21
+    assert values[f"{kept['weight']:.2f}"] == max(values.values())
+    best = pl.read_csv(run.folder / "history.csv").sort("cascade_ndcg@20")[-1]
+    assert values["0.00"] == pytest.approx(best["cascade_ndcg@20"][0])  # of the ranker alone
+    assert values["1.00"] == pytest.approx(best["retriever_ndcg@20"][0])  # of the retriever alone
+    (run.folder / "blend.json").unlink()
+    with pytest.raises(InputError, match="the weight of its blend has not been chosen yet; go on with: tfcorr train"):
+        runs.open_run(run.folder)
+
+
+@pytest.mark.parametrize("method", ["corr", "two-stage"])
+def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, method):
+    """Where the last stage starts, its item vectors are those of the retriever, which the first stage left at its best."""
+    found, start = [], stages._start_from
+
+    def watched(best, towers):
+        start(best, towers)
+        found.append((best, towers, [variable.numpy() for variable in best.variables]))
+        for mine, other in zip(best.variables, towers["retriever"].variables, strict=True):
+            np.testing.assert_array_equal(mine, other)
+        np.testing.assert_array_equal(best.item_embeddings, towers["ranker"].item_embeddings)
+
+    monkeypatch.setattr(stages, "_start_from", watched)
+    run = trained_on(tmp_path, monkeypatch, "training.start=retriever", f"training.method={method}", "training.averaging=0")
+    assert len(found) == 1
+    history = pl.read_csv(run.folder / "history.csv")
+    assert history["stage"].to_list() == ["retriever", {"corr": "joint", "two-stage": "ranker"}[method]]
+    moved = [not np.array_equal(before, after) for before, after in zip(found[0][2], run.retriever.variables, strict=True)]
+    assert any(moved) == (method == "corr")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["middle=[{tower: {name: fpmc}, keep: 30}]"], r"would hand on 25 → 30 items; lower middle's keep"),
+        (["middle=[{tower: {name: fpmc}, keep: 20}]", "evaluation.k=[21]"], "k = 21 is beyond the 20 items that the ranker is handed"),
+        ([MIDDLE, "training.method=adversarial"], "is trained by training.method corr"),
+        ([MIDDLE, "sampler.negatives=uniform"], "is trained by training.method corr, with sampler.negatives"),
+        (["middle=[{tower: {name: npe}, keep: 20}]", "training.examples=window"], "needs a causal retriever, npe is none"),
+        (["middle=[{tower: {name: sasrek}, keep: 20}]"], "there is no 'sasrek'; did you mean 'sasrec'"),
+        (["training.start=retriever", "training.distribution=parameter-server"], "training.start: retriever needs whole tables"),
+    ],
+)
+def test_what_no_cascade_can_be_is_refused(project, overrides, message):
+    with pytest.raises(InputError, match=message):
+        load_settings(project, overrides)
+
+
+def test_a_start_from_other_widths_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; set dim of"):
+        trained_on(tmp_path, monkeypatch, "training.start=retriever", "ranker.dim=4")
