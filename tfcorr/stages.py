@@ -9,7 +9,7 @@ from tfcorr.cooperation.adversarial import Adversarial
 from tfcorr.cooperation.chain import Chain
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.model import LoggedModel
-from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings
+from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings, Schedule
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.batches import evaluation_batches
@@ -97,8 +97,7 @@ def _joint(settings: RunSettings, towers: Towers, sampler: Sampler) -> LoggedMod
 
 
 def _optimiser(settings: OptimiserSettings, tower: Tower, steps: int) -> LazyAdam:
-    rate = tf.keras.optimizers.schedules.ExponentialDecay(settings.learning_rate, steps, settings.decay)
-    optimiser = LazyAdam(rate, settings.weight_decay)
+    optimiser = LazyAdam(Schedule(settings, steps), settings.weight_decay)
     optimiser.build(tower.trainable_variables)
     return optimiser
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests import oracles
-from tfcorr.cooperation.optimisers import LazyAdam
+from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings, Schedule
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -17,15 +17,16 @@ def test_dense_variables_follow_adam_with_decoupled_decay(decay):
     np.testing.assert_allclose(variable, oracles.adam(start, gradients, 0.01, decay), rtol=1e-4)
 
 
-def test_a_rate_that_decays_is_followed():
-    """Multiplied by 0.5 over each four steps, the first step of Adam moves every value by its rate."""
-    rate = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)
+@pytest.mark.parametrize(("warm_up", "risen"), [(0.0, 1.0), (0.75, np.minimum(np.arange(1, 7) / 3, 1))])
+def test_a_rate_that_rises_and_decays_is_followed(warm_up, risen):
+    """Over epochs of four steps it is multiplied by 0.5 in each; a constant gradient moves a value by the rate in every step of Adam."""
+    rate = Schedule(OptimiserSettings(learning_rate=0.1, decay=0.5, warm_up=warm_up), steps=4)
     optimiser, variable, moved = LazyAdam(rate), tf.Variable(0.0), []
-    for _ in range(5):
+    for _ in range(6):
         before = float(variable)
         optimiser.apply_gradients([(tf.constant(1.0), variable)])
         moved.append(before - float(variable))
-    np.testing.assert_allclose(moved, 0.1 * 0.5 ** (np.arange(5) / 4), rtol=1e-3)
+    np.testing.assert_allclose(moved, 0.1 * risen * 0.5 ** (np.arange(6) / 4), rtol=1e-3)
 
 
 def test_a_table_changes_only_in_the_rows_used_and_each_row_once():

@@ -11,7 +11,22 @@ class OptimiserSettings(Settings):
 
     learning_rate: float = Field(1e-3, gt=0)
     decay: float = Field(1.0, gt=0, le=1, description="the learning rate is multiplied by this over each epoch")
+    warm_up: float = Field(0.0, ge=0, description="epochs over which the learning rate rises from zero")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; of embeddings, only the rows that the batch used decay")
+
+
+class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly over the settings' warm-up and falls by their decay, continuously, in every epoch."""
+
+    def __init__(self, settings: OptimiserSettings, steps: int) -> None:
+        """steps is how many an epoch has."""
+        self.settings, self.steps = settings, steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate of a step, counted from 0: () float32."""
+        epochs = (tf.cast(step, tf.float32) + 1) / self.steps
+        risen = tf.minimum(epochs / self.settings.warm_up, 1.0) if self.settings.warm_up else 1.0
+        return self.settings.learning_rate * risen * self.settings.decay ** (epochs - 1 / self.steps)
 
 
 class LazyAdam(tf.keras.optimizers.Adam):

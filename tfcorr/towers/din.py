@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Ranker, TowerSettings, in_parts, places_from_the_latest
+from tfcorr.towers.layers import Domain, Dropout, Ranker, TowerSettings, in_parts, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation, rows_of
 from tfcorr.towers.tables import item_bias, item_table, place_table
 
@@ -20,6 +20,7 @@ class DINSettings(TowerSettings):
     attention: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
     mlp: tuple[PositiveInt, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
     activation: Activation = Field("sigmoid", description="of the network on top; dice is DIN's own")
+    item_dropout: float = Field(0.0, ge=0, lt=1, description="of the item vectors, in the history and as candidates")
     recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
     products: bool = Field(False, description="also give the network on top the product of interest and candidate")
 
@@ -41,6 +42,7 @@ class DIN(Ranker):
         self.bias = item_bias(domain.items)
         self.recency = place_table(domain.history_length, settings.dim, "recency") if settings.recency else None
         self.products = settings.products
+        self.dropout = Dropout(settings.item_dropout)
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)
         self.of_history = tf.keras.layers.Dense(first, use_bias=False)
@@ -52,9 +54,9 @@ class DIN(Ranker):
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32, candidates [B, K] int32 -> [B, K] float32."""
         history = context["history"]
-        values = self.items(history)  # [B, M, D]
+        values = self.dropout(self.items(history), training=training)  # [B, M, D]
         keys = values if self.recency is None else values + self.recency(places_from_the_latest(history))
-        queries = self.items(candidates)  # [B, K, D]
+        queries = self.dropout(self.items(candidates), training=training)  # [B, K, D]
         weights = in_parts(self._attend, PARTS if training else 1, queries, keys)  # [B, K, M]
         weights *= tf.cast(history > 0, queries.dtype)[:, None, :]
         interest = tf.matmul(weights, values)  # [B, K, D]
