@@ -18,6 +18,7 @@ class BSTSettings(TransformerSettings):
     name: Literal["bst"] = "bst"
     mlp: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the network on top")
     activation: Activation = Field("relu", description="of the network on top")
+    inner: bool = Field(False, description="add the inner product of the candidate and what it has read to the score")
 
 
 class BST(Ranker):
@@ -25,6 +26,7 @@ class BST(Ranker):
 
     Unlike in its paper the history does not attend to the candidate but, causally, to itself, so that its blocks are computed
     once for all candidates, and of the last block only the candidate's place is read. Places are counted from the latest.
+    `inner` adds ⟨blocks(v_k, history), v_k⟩ to the score.
     """
 
     Settings = BSTSettings
@@ -37,6 +39,7 @@ class BST(Ranker):
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
+        self.inner = settings.inner
         self.mlp = MLP(settings.mlp, settings.activation, settings.dropout)
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -52,4 +55,6 @@ class BST(Ranker):
             if number < len(self.blocks):
                 read = block(read, read, visible(history, columns), training=training)
         scores = self.mlp(tf.concat([asking, vectors], axis=-1), training=training)
+        if self.inner:
+            scores += tf.reduce_sum(tf.cast(asking * vectors, tf.float32), axis=-1)
         return scores + tf.cast(self.bias(candidates)[..., 0], tf.float32)

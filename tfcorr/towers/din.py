@@ -23,6 +23,7 @@ class DINSettings(TowerSettings):
     item_dropout: float = Field(0.0, ge=0, lt=1, description="of the item vectors, in the history and as candidates")
     recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
     products: bool = Field(False, description="also give the network on top the product of interest and candidate")
+    inner: bool = Field(False, description="add their inner product to the score")
 
 
 class DIN(Ranker):
@@ -31,7 +32,7 @@ class DIN(Ranker):
     The network's first layer is linear in [q, h, q∘h, q−h], so it is computed in its split form: W_q q once a candidate,
     W_h h once an item of the history, and only W_x (q∘h) once a pair. (W_q holds the weights of q and q−h together.)
     Beyond the paper, where settings ask for it: `recency` adds to each h_j, for a alone, a vector of how long ago it was, and
-    `products` gives the mlp u∘v_k as a third input, which it would else have to learn.
+    `products` gives the mlp u∘v_k as a third input, which it would else have to learn, and `inner` adds ⟨u, v_k⟩ to the score.
     """
 
     Settings = DINSettings
@@ -41,7 +42,7 @@ class DIN(Ranker):
         self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.recency = place_table(domain.history_length, settings.dim, "recency") if settings.recency else None
-        self.products = settings.products
+        self.products, self.inner = settings.products, settings.inner
         self.dropout = Dropout(settings.item_dropout)
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)
@@ -62,6 +63,8 @@ class DIN(Ranker):
         interest = tf.matmul(weights, values)  # [B, K, D]
         products = [interest * queries] if self.products else []
         scores = self.mlp(tf.concat([interest, queries, *products], axis=-1), training=training)
+        if self.inner:
+            scores += tf.reduce_sum(tf.cast(interest * queries, tf.float32), axis=-1)
         return scores + tf.cast(self.bias(candidates)[..., 0], tf.float32)
 
     def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
