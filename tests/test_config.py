@@ -19,7 +19,8 @@ WRONG = {
     "setting of another tower": (
         "data: {path: a.csv}\nranker: {name: din, heads: 2}",
         [],
-        ": ranker: unknown setting 'heads'; expected one of: activation, attention, dim, dropout, features, mlp, name, products, recency",
+        ": ranker: unknown setting 'heads'; expected one of: activation, attention, dim, dropout, features, inner, "
+        "item_dropout, mlp, name, products, recency",
     ),
     "unknown tower": ("data: {path: a.csv}\nretriever: {name: sasrek}", [], ": retriever: there is no 'sasrek'; did you mean 'sasrec'?"),
     "wrong type": (

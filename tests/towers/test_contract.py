@@ -20,9 +20,17 @@ SMALL = {"dim": 8, "dropout": 0.3}
 TOWERS = {**RETRIEVERS, **RANKERS}
 VARIANTS = {
     **{name: {"name": name, **SMALL} for name in TOWERS},
-    "din, recency, dice": {"name": "din", **SMALL, "recency": True, "products": True, "activation": "dice"},
+    "din, recency, dice": {
+        "name": "din",
+        **SMALL,
+        "recency": True,
+        "products": True,
+        "inner": True,
+        "item_dropout": 0.3,
+        "activation": "dice",
+    },
     "sasrec, 2 layers": {"name": "sasrec", **SMALL, "layers": 2},
-    "bst, 2 layers": {"name": "bst", **SMALL, "layers": 2},
+    "bst, 2 layers": {"name": "bst", **SMALL, "layers": 2, "inner": True},
     **{f"{name}, features": {"name": name, **SMALL} for name in ("sasrec", "transrec", "din", "deepfm")},
 }
 every_tower = pytest.mark.parametrize("variant", VARIANTS)

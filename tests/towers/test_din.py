@@ -6,10 +6,10 @@ from tests import oracles
 from tests.towers.test_contract import build
 
 
-@pytest.mark.parametrize("recency", [False, True])
-def test_split_form_is_the_network_on_the_concatenation(recency):
+@pytest.mark.parametrize("more", [False, True])
+def test_split_form_is_the_network_on_the_concatenation(more):
     """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into them."""
-    tower = build("din", {"dim": 4, "attention": (5, 3), "mlp": (6,), "recency": recency})
+    tower = build("din", {"dim": 4, "attention": (5, 3), "mlp": (6,), "recency": more, "inner": more, "products": more})
     rng = np.random.default_rng(3)
     difference = rng.normal(size=(4, 5))
     weights = {
@@ -23,13 +23,15 @@ def test_split_form_is_the_network_on_the_concatenation(recency):
     history, candidates = [0, 4, 9, 2], [3, 9, 1]
     table, places = tower.items.embeddings.numpy(), [None, 2, 1, 0]
     values = table[history[1:]]
-    keys = values + tower.recency.embeddings.numpy()[places[1:]] if recency else values
+    keys = values + tower.recency.embeddings.numpy()[places[1:]] if more else values
     mlp, head = tower.mlp.dense[0], tower.mlp.head
     expected = []
     for candidate in candidates:
         attention = oracles.din_attention(table[candidate], keys, weights, hidden)
-        features = np.concatenate([attention @ values, table[candidate]])
+        interest, vector = attention @ values, table[candidate]
+        features = np.concatenate([interest, vector, interest * vector] if more else [interest, vector])
         layer = 1 / (1 + np.exp(-(features @ mlp.kernel.numpy() + mlp.bias.numpy())))
-        expected.append((layer @ head.kernel.numpy() + head.bias.numpy())[0] + tower.bias.embeddings.numpy()[candidate, 0])
+        score = (layer @ head.kernel.numpy() + head.bias.numpy())[0] + tower.bias.embeddings.numpy()[candidate, 0]
+        expected.append(score + interest @ vector if more else score)
     scores = tower.score({"history": tf.constant([history])}, tf.constant([candidates]))
     np.testing.assert_allclose(scores[0], expected, rtol=1e-4)

@@ -1,5 +1,7 @@
 """Each tower's score against its formula, written out for one context and one candidate in plain NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -108,6 +110,30 @@ def test_deepfm_adds_products_of_all_pairs_of_fields_to_a_network():
     hidden = relu(np.concatenate(fields) @ mlp.dense[0].kernel.numpy() + mlp.dense[0].bias.numpy())
     deep = (hidden @ mlp.head.kernel.numpy() + mlp.head.bias.numpy())[0]
     assert scored(tower) == pytest.approx(rows(tower.bias)[ITEM, 0] + pairs + deep, rel=1e-4)
+
+
+def test_bst_lets_the_candidate_read_the_history_and_may_add_their_inner_product():
+    """The network on top gets [what the candidate has read, the candidate]; a block's attention is written out for its one query."""
+    tower = build("bst", {"dim": 4, "heads": 1, "mlp": (5,), "inner": True, "dropout": 0.0})
+    block, head = tower.blocks[0], tower.mlp.head
+
+    def norm(layer, values):
+        centred = values - values.mean(axis=-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True)) * layer.gamma.numpy() + layer.beta.numpy()
+
+    def dense(layer, values):
+        return values @ layer.kernel.numpy() + layer.bias.numpy()
+
+    vector, history = rows(tower.items)[ITEM], rows(tower.items)[HISTORY[1:]] + rows(tower.places)[[2, 1, 0]]
+    query, keys = norm(tower.norm, vector), norm(tower.norm, history)
+    logits = dense(block.key, keys) @ dense(block.query, query) / 2  # the square root of the width
+    attended = np.exp(logits) @ dense(block.value, keys) / np.exp(logits).sum()
+    hidden = norm(block.norms[0], query + dense(block.output_, attended))
+    widened = dense(block.widen, hidden)
+    gelu = widened * np.array([(1 + math.erf(each / math.sqrt(2))) / 2 for each in widened])
+    read = norm(block.norms[1], hidden + dense(block.narrow, gelu))
+    on_top = dense(head, relu(dense(tower.mlp.dense[0], np.concatenate([read, vector]))))[0]
+    assert scored(tower) == pytest.approx(on_top + read @ vector + rows(tower.bias)[ITEM, 0], rel=1e-4)
 
 
 def test_augru_is_a_gru_whose_update_gate_the_attention_scales():
