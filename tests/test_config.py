@@ -22,6 +22,16 @@ WRONG = {
         ": ranker: unknown setting 'heads'; expected one of: activation, attention, dim, dropout, features, inner, "
         "item_dropout, mlp, name, products, recency",
     ),
+    "misspelt setting in the middle": (
+        "data: {path: a.csv}\nmiddle: [{tower: {name: gru4rec}, kep: 30}]",
+        [],
+        ": unknown setting 'middle.0.kep'; did you mean 'keep'?",
+    ),
+    "misspelt setting of a middle tower": (
+        "data: {path: a.csv}\nmiddle: [{tower: {name: gru4rec}, optimiser: {learning_rat: 1}}]",
+        [],
+        ": unknown setting 'middle.0.optimiser.learning_rat'; did you mean 'learning_rate'?",
+    ),
     "unknown tower": ("data: {path: a.csv}\nretriever: {name: sasrek}", [], ": retriever: there is no 'sasrek'; did you mean 'sasrec'?"),
     "wrong type": (
         "data: {path: a.csv}\ntraining: {epochs: many}",

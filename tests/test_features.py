@@ -89,7 +89,7 @@ def test_a_tower_may_be_kept_from_features_and_a_misspelt_one_is_refused(run, mo
     monkeypatch.chdir(run.folder.parent.parent)
     settings = load_settings("shop.yaml", ["ranker.features=[]", "retriever.features=[kind]", "training.epochs=1"], "plain")
     plain = runs.train(settings, console=Console(quiet=True))
-    assert plain.retriever.reads == plain.ranker.reads == {"history"}
+    assert plain.retriever.reads == plain.towers["ranker"].reads == {"history"}
     settings = load_settings("shop.yaml", ["ranker.features=[devise]"], "misspelt")
     with pytest.raises(InputError, match="features of din: there is no 'devise'; did you mean 'device'"):
         runs.train(settings, console=Console(quiet=True))

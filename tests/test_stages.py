@@ -7,14 +7,17 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from tests.conftest import write_project
 from tests.serving.test_export import LISTS
 from tfcorr import runs, stages
 from tfcorr.config import load_settings
+from tfcorr.data.features import Feature
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
+from tfcorr.towers import RANKERS, RETRIEVERS, Domain, tower_of
 
 quiet = Console(quiet=True)
 MIDDLE = "middle=[{tower: {name: gru4rec, dim: 8}, keep: 22, samples: 4}]"
@@ -26,10 +29,9 @@ def trained_on(folder, monkeypatch, *overrides):
     return runs.train(load_settings(pipeline, ["training.epochs=1", *overrides]), folder / "saved_models", quiet)
 
 
-@pytest.mark.parametrize("method", ["corr", "two-stage"])
-def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch, method):
+def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch):
     """In a fresh process the exported cascade's lists are those that evaluation scored, the blend of its scores included."""
-    run = trained_on(tmp_path, monkeypatch, MIDDLE, f"training.method={method}", "evaluation.blend=true")
+    run = trained_on(tmp_path, monkeypatch, MIDDLE, "evaluation.blend=true", "evaluation.validation_users=20")
     assert list(run.towers) == ["retriever", "middle_1", "ranker"]
     measured = runs.evaluate(run)
     assert list(measured.metrics) == ["retriever", "middle_1", "cascade", "blend"]
@@ -64,14 +66,19 @@ def test_the_blends_weight_is_the_best_on_validation(tmp_path, monkeypatch):
     best = pl.read_csv(run.folder / "history.csv").sort("cascade_ndcg@20")[-1]
     assert values["0.00"] == pytest.approx(best["cascade_ndcg@20"][0])  # of the ranker alone
     assert values["1.00"] == pytest.approx(best["retriever_ndcg@20"][0])  # of the retriever alone
+    again = runs.train(run.settings, run.folder.parent, quiet, resume=True)  # nothing is left to do, and nothing is done
+    assert (again.blend, json.loads((run.folder / "blend.json").read_text())) == (kept["weight"], kept)
     (run.folder / "blend.json").unlink()
     with pytest.raises(InputError, match="the weight of its blend has not been chosen yet; go on with: tfcorr train"):
         runs.open_run(run.folder)
 
 
-@pytest.mark.parametrize("method", ["corr", "two-stage"])
-def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, method):
-    """Where the last stage starts, its item vectors are those of the retriever, which the first stage left at its best."""
+@pytest.mark.parametrize(
+    ("method", "more", "trained"),
+    [("corr", "middle=[]", ["retriever", "joint"]), ("two-stage", MIDDLE, ["retriever", "middle_1", "ranker"])],
+)
+def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, method, more, trained):
+    """Where the other stages start, their item vectors are those of the retriever, which the first stage left at its best."""
     found, start = [], stages._start_from
 
     def watched(best, towers):
@@ -79,13 +86,14 @@ def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, met
         found.append((best, towers, [variable.numpy() for variable in best.variables]))
         for mine, other in zip(best.variables, towers["retriever"].variables, strict=True):
             np.testing.assert_array_equal(mine, other)
-        np.testing.assert_array_equal(best.item_embeddings, towers["ranker"].item_embeddings)
+        for tower in towers.values():
+            np.testing.assert_array_equal(best.item_tables["id"], tower.item_tables["id"])
 
     monkeypatch.setattr(stages, "_start_from", watched)
-    run = trained_on(tmp_path, monkeypatch, "training.start=retriever", f"training.method={method}", "training.averaging=0")
+    run = trained_on(tmp_path, monkeypatch, "training.start=retriever", f"training.method={method}", "training.averaging=0", more)
     assert len(found) == 1
     history = pl.read_csv(run.folder / "history.csv")
-    assert history["stage"].to_list() == ["retriever", {"corr": "joint", "two-stage": "ranker"}[method]]
+    assert history["stage"].to_list() == trained
     moved = [not np.array_equal(before, after) for before, after in zip(found[0][2], run.retriever.variables, strict=True)]
     assert any(moved) == (method == "corr")
 
@@ -95,6 +103,7 @@ def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, met
     [
         (["middle=[{tower: {name: fpmc}, keep: 30}]"], r"would hand on 25 → 30 items; lower middle's keep"),
         (["middle=[{tower: {name: fpmc}, keep: 20}]", "evaluation.k=[21]"], "k = 21 is beyond the 20 items that the ranker is handed"),
+        (["middle=[{tower: {name: fpmc}, keep: 20, samples: 6}]"], "would resample 5 → 6 items; lower middle's samples"),
         ([MIDDLE, "training.method=adversarial"], "is trained by training.method corr"),
         ([MIDDLE, "sampler.negatives=uniform"], "is trained by training.method corr, with sampler.negatives"),
         (["middle=[{tower: {name: npe}, keep: 20}]", "training.examples=window"], "needs a causal retriever, npe is none"),
@@ -107,6 +116,23 @@ def test_what_no_cascade_can_be_is_refused(project, overrides, message):
         load_settings(project, overrides)
 
 
-def test_a_start_from_other_widths_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; set dim of"):
-        trained_on(tmp_path, monkeypatch, "training.start=retriever", "ranker.dim=4")
+def test_a_start_from_other_widths_is_refused_before_a_run_is_replaced(tmp_path, monkeypatch):
+    run = trained_on(tmp_path, monkeypatch)
+    wrong = load_settings(tmp_path / "walks.yaml", ["training.start=retriever", "ranker.dim=4"])
+    with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; choose dim so"):
+        runs.train(wrong, run.folder.parent, quiet, overwrite=True)
+    assert runs.open_run(run.folder).settings == run.settings
+
+
+def test_a_start_takes_over_the_features_that_both_towers_see():
+    categories = Feature("genre", "item", np.array([[0], [1], [2]], np.int32), ["a", "b"])
+    domain = Domain(2, 0, 3, (categories,))
+    names = {"retriever": "sasrec", "ranker": "bst"}
+    best = tower_of(RETRIEVERS["sasrec"].Settings.parse({"dim": 4}), domain)
+    towers = {role: tower_of((RETRIEVERS | RANKERS)[name].Settings.parse({"dim": 4}), domain) for role, name in names.items()}
+    for tower in (best, *towers.values()):
+        tower.score({"history": tf.constant([[1, 2]]), "user": tf.constant([0])}, tf.constant([[1]]))
+    assert not np.allclose(best.items(tf.range(3)), towers["ranker"].items(tf.range(3)))
+    stages._start_from(best, towers)
+    for tower in towers.values():
+        np.testing.assert_allclose(tower.items(tf.range(3)), best.items(tf.range(3)))

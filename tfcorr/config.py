@@ -65,7 +65,7 @@ class MiddleSettings(Settings):
 
     tower: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS | RANKERS, "sasrec")]
     keep: int = Field(500, ge=20, description="how many items it hands on")
-    samples: int = Field(20, ge=1, description="how many it resamples, of what was drawn for it, for the next tower")
+    samples: int = Field(10, ge=1, description="of corr: how many it resamples, of what was drawn for it, for the next tower")
     optimiser: OptimiserSettings = OptimiserSettings()
 
 
@@ -154,6 +154,15 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _the_cascade_narrows(self) -> Self:
         check_sizes(self.sizes(), self.evaluation.k)
+        return self
+
+    @model_validator(mode="after")
+    def _draws_narrow(self) -> Self:
+        drawn = [self.sampler.samples, *(each.samples for each in self.middle)]
+        if self.training.method == "corr" and drawn != sorted(drawn, reverse=True):
+            raise InputError(
+                f"the towers would resample {' → '.join(map(str, drawn))} items; lower middle's samples, or raise sampler.samples"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export, latest_version
 from tfcorr.settings import InputError
-from tfcorr.stages import LAST_STAGE, MONITORED_K, stages_of
+from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
 from tfcorr.training import fit, restore_best, resume_hint
 
@@ -55,11 +55,6 @@ class Run:
         """The first tower."""
         return self.towers["retriever"]
 
-    @property
-    def ranker(self) -> Tower:
-        """The last tower."""
-        return self.towers["ranker"]
-
 
 def train(
     settings: RunSettings, root: Path = Path("saved_models"), console: Console | None = None, resume: bool = False, overwrite: bool = False
@@ -79,6 +74,7 @@ def train(
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, *known)
     run = Run(folder, settings, *known, _build_towers(settings, *known))
+    check_start(settings, run.towers)
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
@@ -99,11 +95,13 @@ def train(
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
-    return _choose_blend(run, dataset, writes) if settings.evaluation.blend else run
+    if not settings.evaluation.blend:
+        return run
+    return _with_blend(run) if _is_newer_than_weights(run, folder / "blend.json") else _choose_blend(run, dataset, writes)
 
 
 def open_run(folder: Path) -> Run:
-    """Opens a run that has finished at least one epoch of its last stage. Raises: InputError."""
+    """Opens a run that has finished an epoch of its last stage and, where its scores are blended, its training. Raises: InputError."""
     if not (folder / "settings.yaml").is_file():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
     settings = load_settings(folder / "settings.yaml")
@@ -115,8 +113,12 @@ def open_run(folder: Path) -> Run:
     known = catalogue, users, read_features(folder / "features.json", len(catalogue) + 1)
     run = Run(folder, settings, *known, _build_towers(settings, *known))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
-    if not settings.evaluation.blend:
-        return run
+    return _with_blend(run) if settings.evaluation.blend else run
+
+
+def _with_blend(run: Run) -> Run:
+    """The run with the weight that was chosen for it. Raises: InputError if none was."""
+    folder = run.folder
     if not (folder / "blend.json").is_file():
         raise InputError(f"{folder}: the weight of its blend has not been chosen yet; {resume_hint(folder)}")
     return replace(run, blend=read_intact(folder / "blend.json", lambda path: json.loads(path.read_text()))["weight"])
@@ -126,7 +128,7 @@ def _choose_blend(run: Run, dataset: Dataset, writes: bool) -> Run:
     """The run with the weight that is best on validation, which is kept beside what every other weight came to."""
     settings = run.settings.evaluation
     sizes = run.settings.history_length, settings.batch_size
-    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features, settings.validation_users)
+    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features)
     weights = {f"{weight:.2f}": weight for weight in BLENDS}
     rank = rank_batch(cascade_of(run), batches.element_spec, settings.exclude_seen, blends=weights)
     found = metrics_by_stage(rank_users(rank, batches), [MONITORED_K], {})
@@ -280,10 +282,15 @@ def evaluate(
 
 def is_exported(run: Run) -> bool:
     """Whether the newest export is newer than the weights."""
-    stage = run.folder / "checkpoints" / LAST_STAGE[run.settings.training.method] / "best" / "checkpoint"
     serving = run.folder / "serving"
     exported = [serving / name / str(latest_version(serving / name)) / "saved_model.pb" for name in ("retriever", "ranker", *CASCADES)]
-    return all(path.is_file() and path.stat().st_mtime > stage.stat().st_mtime for path in exported)
+    return all(_is_newer_than_weights(run, path) for path in exported)
+
+
+def _is_newer_than_weights(run: Run, path: Path) -> bool:
+    """Whether the file is there, and was written after the best weights."""
+    best = run.folder / "checkpoints" / LAST_STAGE[run.settings.training.method] / "best" / "checkpoint"
+    return path.is_file() and path.stat().st_mtime > best.stat().st_mtime
 
 
 def export_run(run: Run) -> int:

@@ -47,6 +47,8 @@ def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
 def _names(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The settings that exist where an unknown one was found."""
     for part in path:
+        if isinstance(part, int):  # a place in a tuple, whose element's class has been found already
+            continue
         annotation = cls.model_fields[str(part)].annotation
         cls = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel))
     return list(cls.model_fields)

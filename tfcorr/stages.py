@@ -37,8 +37,6 @@ def stages_of(
     retriever, *others = trained
     optimisers = {name: optimiser for name, (_, optimiser) in settings.towers.items()}
     cascade = f"cascade_ndcg@{MONITORED_K}"
-    if training.start == "retriever":
-        _check_widths(kept)
     if training.method == "two-stage" or training.start == "retriever":
         with strategy.scope():
             sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed)
@@ -67,22 +65,24 @@ def stages_of(
         yield Stage(name, model, {name: trained[name]}, kept, _validation(settings, kept, dataset, last), f"{last}_ndcg@{MONITORED_K}")
 
 
-def _check_widths(towers: Towers) -> None:
-    """Raises: InputError if the towers' item vectors are not equally wide, so that none can start from another's."""
-    widths = {name: int(tower.item_embeddings.shape[1]) for name, tower in towers.items()}
+def check_start(settings: RunSettings, towers: Towers) -> None:
+    """Raises: InputError if towers are to start from the retriever's item vectors, and theirs are of other widths."""
+    if settings.training.start == "random":
+        return
+    widths = {name: int(tower.item_tables["id"].shape[1]) for name, tower in towers.items()}
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise InputError(
-            f"training.start: retriever needs item vectors of one width, these are: {listed}; set dim of the others to the retriever's"
-        )
+        raise InputError(f"training.start: retriever needs item vectors of one width, these are: {listed}; choose dim so that they agree")
 
 
 def _start_from(best: Tower, towers: Towers) -> None:
-    """Sets the retriever to its best weights, and every other tower's item vectors to the retriever's."""
+    """Sets the retriever to its best weights, and every other tower's item vectors, with the features that both see, to its."""
     for variable, value in zip(towers["retriever"].variables, best.variables, strict=True):
         variable.assign(value)
-    for tower in towers.values():
-        tower.item_embeddings.assign(best.item_embeddings)
+    for tower in list(towers.values())[1:]:
+        for name, table in tower.item_tables.items():
+            if name in best.item_tables:
+                table.assign(best.item_tables[name])
 
 
 def _joint(settings: RunSettings, towers: Towers, sampler: Sampler) -> LoggedModel:

@@ -9,6 +9,7 @@ from tests.towers.test_contract import build
 from tfcorr.cooperation import chain as module
 from tfcorr.cooperation.chain import Chain
 from tfcorr.cooperation.optimisers import LazyAdam
+from tfcorr.cooperation.proposals import Weighted
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import Drawn, SamplerSettings, resample
 
@@ -37,7 +38,8 @@ def test_of_two_towers_it_is_corr():
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_what_the_second_tower_draws_has_its_exact_distribution():
+@pytest.mark.parametrize("popular", [False, True])
+def test_what_the_second_tower_draws_has_its_exact_distribution(popular):
     rng, items, rows = np.random.default_rng(5), 4, 60_000
     first, second, target = rng.normal(size=items), rng.normal(size=items) * 1.5, 2
     generator, targets = tf.random.Generator.from_seed(3), tf.fill([rows], target + 1)
@@ -45,15 +47,16 @@ def test_what_the_second_tower_draws_has_its_exact_distribution():
     def scores(of, drawn):
         return tf.gather(tf.constant([0.0, *of], tf.float32), tf.concat([targets[:, None], drawn.samples], axis=1))
 
-    ids = 1 + generator.uniform([rows, 2], maxval=items, dtype=tf.int32)
-    log_y = tf.math.log(tf.fill([rows, 2], 1 / items))
-    pool = Drawn(ids, log_y, log_y[:, 0])
+    shares = oracles.softmax(rng.normal(size=items)) if popular else np.full(items, 1 / items)
+    proposal = Weighted(shares)
+    ids = proposal.draw([rows, 2], generator)
+    pool = Drawn(ids, proposal.log_prob(ids), proposal.log_prob(targets))
     once = resample(pool, targets, scores(first, pool), 2, 1.0, generator).drawn
     twice = resample(once, targets, scores(second, once), 1, 1.0, generator).drawn
     counts = np.bincount(twice.samples.numpy().ravel() - 1, minlength=items)
-    expected = oracles.three_step_distribution(2, 2, target, first, second, np.full(items, 1 / items))
+    expected = oracles.three_step_distribution(2, 2, target, first, second, shares)
     assert stats.chisquare(counts, expected * rows).pvalue > FALSE_ALARM
-    wrong = oracles.two_step_distribution(2, target, second, np.full(items, 1 / items), 1.0)  # the test tells these apart
+    wrong = oracles.two_step_distribution(2, target, second, shares, 1.0)  # the test tells these apart
     assert stats.chisquare(counts, wrong * rows).pvalue < FALSE_ALARM
 
 
@@ -82,7 +85,10 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch):
     monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("retriever", first(*args)))
     monkeypatch.setattr(module, "resample", lambda *args: drawn.setdefault("middle_1", second(*args)))
     logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
-    expected = {name: [] for name in logs}
+    expected = {name: [] for name in logs if not name.startswith(("effective", "target_share"))}
+    for name, resampled in drawn.items():
+        assert logs[f"target_share_{name}"] == pytest.approx(np.mean(resampled.drawn.samples == target[:, None]))
+        assert logs[f"effective_sample_size_{name}"] == pytest.approx(np.mean(resampled.effective_size))
     for row, k in enumerate(target.numpy() - 1):
         of = {name: scores[row] for name, scores in score.items()}
         pool = drawn["retriever"].pool.samples.numpy()[row] - 1
@@ -101,6 +107,30 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch):
         assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name
 
 
+def test_a_steps_gradient_is_that_of_every_pairs_losses(monkeypatch):
+    """Each tower's: of the samples that were drawn, scored anew by the towers, and of the same losses summed pair by pair."""
+    model, (context, target) = cascade(kl_weight=0.7), batch(rows=6)
+    drawn, applied, first, second = {}, {}, model.sampler.resample, module.resample
+    monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("retriever", first(*args)))
+    monkeypatch.setattr(module, "resample", lambda *args: drawn.setdefault("middle_1", second(*args)))
+    for name, optimiser in model.optimizer.items():
+        monkeypatch.setattr(optimiser, "apply_gradients", lambda pairs, name=name: applied.update({name: [g for g, _ in pairs]}))
+    model.train_step((context, target))
+    with tf.GradientTape(persistent=True) as tape:
+        total = 0.0
+        for before, after in (("retriever", "middle_1"), ("middle_1", "ranker")):
+            of = drawn[before].drawn
+            ids = tf.concat([target[:, None], of.samples], axis=1)
+            log_q = tf.concat([of.target_log_q[:, None], of.sample_log_q], axis=1)
+            m, r = (model.towers[name].score(context, ids) - log_q for name in (before, after))
+            log_m, log_r = tf.nn.log_softmax(m[:, 1:]), tf.stop_gradient(tf.nn.log_softmax(r[:, 1:]))
+            kl = tf.reduce_sum(tf.exp(log_r) * (log_r - log_m), axis=1)
+            total += tf.reduce_mean(0.7 * kl - tf.nn.log_softmax(m)[:, 0] - tf.nn.log_softmax(r)[:, 0])
+    for name, tower in model.towers.items():
+        for one, other in zip(applied[name], tape.gradient(total, tower.trainable_variables), strict=True):
+            np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), rtol=1e-3, atol=1e-6)
+
+
 def test_each_tower_learns_from_its_successor_alone():
     """Without the KL the last tower moves as it does with it, and every other one in another way."""
     with_kl, without = cascade(kl_weight=1.0), cascade(kl_weight=0.0)
@@ -114,10 +144,10 @@ def test_each_tower_learns_from_its_successor_alone():
 def test_all_its_towers_learn_a_noisy_cyclic_catalogue():
     """Without noise a tower that has learned the rule draws nothing but the target, and the next would have nothing to learn from."""
     model = cascade(dropout=0.1, pool=30, samples=20, middle=10)
-    context, target = batch(2000)
-    is_noise, noise = tf.random.uniform([2000], seed=1) < 0.4, tf.random.uniform([2000], 1, ITEMS + 1, tf.int32, seed=2)
+    context, target = batch(1200)
+    is_noise, noise = tf.random.uniform([1200], seed=1) < 0.4, tf.random.uniform([1200], 1, ITEMS + 1, tf.int32, seed=2)
     target = tf.where(is_noise, noise, target)
-    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100), epochs=8, verbose=0)
+    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(1200, seed=1).batch(60), epochs=7, verbose=0)
     context, target = batch(200, seed=9)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
     for name, tower in model.towers.items():

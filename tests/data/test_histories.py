@@ -145,6 +145,19 @@ def test_evaluation_sees_each_user_with_all_that_came_before(split):
     assert next(users, None) is None
 
 
+def test_a_limit_takes_users_evenly_apart_and_rows_name_them():
+    """The rows name each target's place in the split's order, which batches of like histories do not keep."""
+    histories = prepare(interactions([*long_rows(), *[("short", f"i{i}", i) for i in range(4)]]), 1).histories
+    every, some = (list(evaluation_batches(histories, "test", 50, 4, limit=limit)) for limit in (None, 3))
+    rows = np.concatenate([batch.row for batch in every])
+    assert rows[0] == histories.users.index("short")
+    assert sorted(rows) == list(range(6))
+    assert sorted(np.concatenate([batch.row for batch in some])) == [0, 2, 4]
+    targets = dict(zip(rows, np.concatenate([batch.target for batch in every]), strict=True))
+    for batch in some:
+        assert [targets[row] for row in batch.row.numpy()] == batch.target.numpy().tolist()
+
+
 def test_checksum_tells_data_apart_and_nothing_else():
     rows = long_rows()
     same, other = prepare(interactions(rows), 1).checksum, prepare(interactions([*rows[:-1], ("u4", "i1", 99)]), 1).checksum

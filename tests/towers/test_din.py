@@ -6,6 +6,15 @@ from tests import oracles
 from tests.towers.test_contract import build
 
 
+def test_item_dropout_acts_on_history_and_candidates_in_training_alone():
+    tower = build("din", {"dim": 8, "dropout": 0.0, "item_dropout": 0.5})
+    context, candidates = {"history": tf.constant([[0, 4, 9, 2]])}, tf.constant([[3, 9, 1]])
+    plain, again, trained = (tower.score(context, candidates, training=training) for training in (False, False, True))
+    np.testing.assert_array_equal(plain, again)
+    assert not np.allclose(plain, trained)
+    assert build("din", {"dim": 8}).dropout is None  # so that a run without it has no state of it
+
+
 @pytest.mark.parametrize("more", [False, True])
 def test_split_form_is_the_network_on_the_concatenation(more):
     """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into them."""

@@ -18,13 +18,15 @@ class Chain(LoggedModel):
 
     The retriever resamples L of the pool. The next tower resamples of these by its own softmax, and so on: what a tower has
     drawn, with the probabilities by which it did, is the pool of the next. From what one has drawn both it and its successor
-    learn to tell the target, and it learns its successor's order.
+    learn to tell the target, and it learns its successor's order. A tower in the middle so minimises the sum of two losses; their
+    mean is what is logged.
     """
 
     def __init__(self, towers: dict[str, Tower], sampler: Sampler, samples: Sequence[int], loss: LossName, weight: float) -> None:
         """towers by name, a Retriever first; samples, how many each between it and the last draws; weight is the KL's."""
-        losses = [f"{what}_{name}" for what in ("loss", "log_loss") for name in towers]
-        super().__init__("chain", (*losses, *(f"kl_{name}" for name in list(towers)[:-1])))
+        of_all = [f"{what}_{name}" for what in ("loss", "log_loss") for name in towers]
+        of_drawing = [f"{what}_{name}" for what in ("kl", "effective_sample_size", "target_share") for name in list(towers)[:-1]]
+        super().__init__("chain", (*of_all, *of_drawing))
         self.towers, self.sampler, self.samples, self.generator = towers, sampler, samples, sampler.generator
         self.loss_function, self.weight = LOSSES[loss], weight
 
@@ -39,14 +41,18 @@ class Chain(LoggedModel):
             with tape.stop_recording():
                 resampled = self.sampler.resample(query, target)
             scores = inner(query, retriever.item_vectors(tf.concat([target[:, None], resampled.drawn.samples], axis=1)))
-            pool, is_target = resampled.pool, resampled.pool.samples == target[:, None]
-            values["log_loss_retriever"] = estimated_log_loss(scores[:, 0], resampled.scores, pool.sample_log_q, is_target)
+            pool = resampled.pool
+            values["log_loss_retriever"] = estimated_log_loss(
+                scores[:, 0], resampled.scores, pool.sample_log_q, pool.samples == target[:, None]
+            )
             total = tf.zeros_like(target, tf.float32)
             for place, (before, after) in enumerate(itertools.pairwise(names)):
                 drawn, tower = resampled.drawn, self.towers[after]
                 given = tower.score(context, tf.concat([target[:, None], drawn.samples], axis=1), training=True)  # [B, 1 + L]
                 learned[before].append(self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q))
                 learned[after].append(self.loss_function(given[:, 0], given[:, 1:], *drawn.log_q))
+                values[f"effective_sample_size_{before}"] = resampled.effective_size
+                values[f"target_share_{before}"] = resampled.target_share
                 values[f"kl_{before}"] = sampled_kl(given[:, 1:], scores[:, 1:], drawn.sample_log_q)
                 is_target = drawn.samples == target[:, None]
                 values[f"log_loss_{after}"] = estimated_log_loss(given[:, 0], given[:, 1:], drawn.sample_log_q, is_target)

@@ -20,7 +20,7 @@ class SamplerSettings(Settings):
     pool: int = Field(100, ge=1, description="n, the size of the pool")
     pool_scope: PoolScope = Field("example", description="whether each example has a pool, or a batch shares one")
     samples: int = Field(20, ge=1, description="L, how many the retriever resamples from the pool")
-    temperature: float = Field(1.0, gt=0, description="T, by which the retriever's scores are divided when resampling")
+    temperature: float = Field(1.0, gt=0, description="T, by which the scores of the tower that resamples are divided")
     negatives: NegativeStrategy | None = Field(
         None, description="how the ranker's L are drawn; by default resample, or, for towers trained apart, what the proposal says"
     )
@@ -39,7 +39,10 @@ class SamplerSettings(Settings):
 
 
 class Drawn(NamedTuple):
-    """`samples` [B, L] int32 with `sample_log_q` [B, L], and `target_log_q` [B]: the log-probabilities, or an estimate, of these items."""
+    """`samples` [B, L] int32 with `sample_log_q` [B, L], and `target_log_q` [B]: what the losses subtract from these items' scores.
+
+    They are log-probabilities of being drawn, or estimates of them, which may be off by a constant of their row.
+    """
 
     samples: tf.Tensor
     sample_log_q: tf.Tensor
@@ -73,9 +76,10 @@ def resample(
 
     Args: pool C [B, n] with log Y of its items and of the target; target [B] int32; scores [B, 1 + n], the retriever's of
     [k, C], without gradient.
-    The log_q of what is drawn is that of an item, not of its place in the pool: Q of the place, times n Y, the number of places
-    that an item can expect. Of a uniform Y this is the same but for a constant, which no loss sees; of another, the losses would
-    without it tend to those of softmax(V + log Y). A pool that another tower resampled may so be resampled again.
+    Unlike in the paper, the log_q of what is drawn is that of an item, not of its place in the pool: Q of the place, times n Y,
+    the number of places that an item can expect. Of a uniform Y this is the same but for a constant, which no loss sees; of
+    another, the losses would without it tend to those of softmax(V + log Y). So a pool that another tower resampled may be
+    resampled again.
 
     Source: section 3.2 of the paper; as n grows, Q tends to softmax(M / T) over all items (theorem 3.1).
     """

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfcorr.data.batches import Context
 from tfcorr.evaluation.index import Index
-from tfcorr.towers.layers import Retriever, Tower
+from tfcorr.towers.layers import Retriever, Tower, inner
 
-PAIRS = 50_000  # pairs of a candidate and an item of the history that the ranker sees at once
+PAIRS = 50_000  # pairs of a candidate and an item of the history that a ranker sees at once
 
 
 class Candidates(NamedTuple):
@@ -23,7 +23,7 @@ class Candidates(NamedTuple):
     retrieved: tf.Tensor
     scores: tf.Tensor
 
-    def best(self, size: int | tf.Tensor) -> "Candidates":
+    def best(self, size: int) -> "Candidates":
         """The `size` that score highest, or all that there are, best first."""
         scores, best = tf.math.top_k(self.scores, tf.minimum(size, tf.shape(self.scores)[1]))
         return Candidates(tf.gather(self.ids, best, batch_dims=1), tf.gather(self.retrieved, best, batch_dims=1), scores)
@@ -79,11 +79,14 @@ class Cascade:
 def score_in_chunks(tower: Tower, context: Context, candidates: tf.Tensor) -> tf.Tensor:
     """The tower's scores [B, K] of candidates [B, K], for some at a time: memory does not grow with K."""
     rows, length = tf.unstack(tf.shape(context["history"]))
-    width = tf.maximum(PAIRS // tf.maximum(rows * length, 1), 1)
+    query = tower.encode_context(context) if isinstance(tower, Retriever) else None
+    width = tf.maximum(PAIRS // tf.maximum(rows * (length if query is None else 1), 1), 1)
     scores = tf.zeros([rows, 0])
     for start in tf.range(0, tf.shape(candidates)[1], width):
         tf.autograph.experimental.set_loop_options(shape_invariants=[(scores, tf.TensorShape([None, None]))])
-        scores = tf.concat([scores, tower.score(context, candidates[:, start : start + width])], axis=1)
+        some = candidates[:, start : start + width]
+        found = tower.score(context, some) if query is None else inner(query, tower.item_vectors(some))
+        scores = tf.concat([scores, found], axis=1)
     return scores
 
 

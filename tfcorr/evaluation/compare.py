@@ -31,7 +31,8 @@ class Difference:
 def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Difference]:
     """Compares two runs, or two groups of runs that differ only in their seed, by a paired t-test over users.
 
-    A group's value for a user is the mean over its runs. Each path is a run's folder that holds `ranks.parquet`.
+    Each stage that all of them have is compared. A group's value for a user is the mean over its runs. Each path is a run's
+    folder that holds `ranks.parquet`.
     Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets, or were measured
     in other ways.
     """
@@ -45,10 +46,8 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
         if _measured(folder) != measured:
             raise InputError(f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the same way")
     found = []
-    stages = [name for name in ours[0].columns if all(name in table.columns for table in [*ours, *theirs])]
-    for stage in stages:
-        if stage in key.columns:
-            continue
+    columns = [set(table.columns) for table in [*ours, *theirs]]
+    for stage in [name for name in ours[0].columns if name not in key.columns and all(name in each for each in columns)]:
         for name, metric in METRICS.items():
             values = [np.mean([metric(_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
             found.append(_test(stage, f"{name}@{k}", *values))

@@ -118,7 +118,10 @@ class RankerEndpoint(Endpoint):
 
 
 class CascadeEndpoint(Endpoint):
-    """A context, k [B] and exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first."""
+    """A context, k [B] and exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first.
+
+    Best is by the ranker's score or, where the run's scores are blended, by (1 − w) · the ranker's + w · the retriever's.
+    """
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
         """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""

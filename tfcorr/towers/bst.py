@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import Block, TransformerSettings, visible
-from tfcorr.towers.layers import Domain, Dropout, Ranker, places_from_the_latest
+from tfcorr.towers.layers import Domain, Dropout, Ranker, dot, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation
 from tfcorr.towers.tables import item_bias, item_table, place_table
 
@@ -56,5 +56,5 @@ class BST(Ranker):
                 read = block(read, read, visible(history, columns), training=training)
         scores = self.mlp(tf.concat([asking, vectors], axis=-1), training=training)
         if self.inner:
-            scores += tf.reduce_sum(tf.cast(asking * vectors, tf.float32), axis=-1)
+            scores += dot(asking, vectors)
         return scores + tf.cast(self.bias(candidates)[..., 0], tf.float32)

@@ -52,9 +52,9 @@ class ContextualRetriever(Retriever):
         return tf.concat([tf.cast(each(ids), tf.float32) for each in (self.tower.item_vectors, self.crossed)], axis=-1)
 
     @property
-    def item_embeddings(self) -> tf.Variable:
+    def item_tables(self) -> dict[str, tf.Variable]:
         """The tower's own."""
-        return self.tower.item_embeddings
+        return self.tower.item_tables
 
     def _beside(self, query: tf.Tensor, context: Context) -> tf.Tensor:
         return tf.concat([tf.cast(query, tf.float32), tf.cast(self.context(context), tf.float32)], axis=1)
@@ -78,9 +78,9 @@ class ContextualRanker(Ranker):
         return self.tower.score(context, candidates, training) + more
 
     @property
-    def item_embeddings(self) -> tf.Variable:
+    def item_tables(self) -> dict[str, tf.Variable]:
         """The tower's own."""
-        return self.tower.item_embeddings
+        return self.tower.item_tables
 
     def auxiliary_loss(self, context: Context) -> tf.Tensor:
         """The tower's own."""

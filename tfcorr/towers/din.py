@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Dropout, Ranker, TowerSettings, in_parts, places_from_the_latest
+from tfcorr.towers.layers import Domain, Dropout, Ranker, TowerSettings, dot, in_parts, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation, rows_of
 from tfcorr.towers.tables import item_bias, item_table, place_table
 
@@ -43,7 +43,7 @@ class DIN(Ranker):
         self.bias = item_bias(domain.items)
         self.recency = place_table(domain.history_length, settings.dim, "recency") if settings.recency else None
         self.products, self.inner = settings.products, settings.inner
-        self.dropout = Dropout(settings.item_dropout)
+        self.dropout = Dropout(settings.item_dropout) if settings.item_dropout else None
         first, *rest = settings.attention
         self.of_candidate = tf.keras.layers.Dense(first)
         self.of_history = tf.keras.layers.Dense(first, use_bias=False)
@@ -55,16 +55,17 @@ class DIN(Ranker):
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32, candidates [B, K] int32 -> [B, K] float32."""
         history = context["history"]
-        values = self.dropout(self.items(history), training=training)  # [B, M, D]
+        values, queries = self.items(history), self.items(candidates)  # [B, M, D], [B, K, D]
+        if self.dropout is not None:
+            values, queries = (self.dropout(each, training=training) for each in (values, queries))
         keys = values if self.recency is None else values + self.recency(places_from_the_latest(history))
-        queries = self.dropout(self.items(candidates), training=training)  # [B, K, D]
         weights = in_parts(self._attend, PARTS if training else 1, queries, keys)  # [B, K, M]
         weights *= tf.cast(history > 0, queries.dtype)[:, None, :]
         interest = tf.matmul(weights, values)  # [B, K, D]
         products = [interest * queries] if self.products else []
         scores = self.mlp(tf.concat([interest, queries, *products], axis=-1), training=training)
         if self.inner:
-            scores += tf.reduce_sum(tf.cast(interest * queries, tf.float32), axis=-1)
+            scores += dot(interest, queries)
         return scores + tf.cast(self.bias(candidates)[..., 0], tf.float32)
 
     def _attend(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

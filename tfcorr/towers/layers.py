@@ -57,10 +57,10 @@ class Tower(tf.keras.Model):
         raise NotImplementedError
 
     @property
-    def item_embeddings(self) -> tf.Variable:
-        """The vectors by which candidates are told apart, from which those of another tower may start: [N + 1, D]."""
+    def item_tables(self) -> dict[str, tf.Variable]:
+        """What a candidate's vector is made of, and another tower's may start from: `id` [N + 1, D], and a table by feature."""
         table: tf.keras.layers.Layer = self.items
-        return table.ids.embeddings if hasattr(table, "ids") else table.embeddings
+        return table.tables if hasattr(table, "tables") else {"id": table.embeddings}
 
     def auxiliary_loss(self, context: Context) -> tf.Tensor:
         """What the tower minimises beside its loss over candidates: [B] float32, zeros in most."""
@@ -97,7 +97,7 @@ class Retriever(Tower):
     def match(self, query: tf.Tensor, target: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Encoded contexts [B, D] against target [B] and others, [B, K] or shared by all rows [K] -> [B], [B, K] float32."""
         query, vector, vectors = (tf.cast(each, tf.float32) for each in (query, self.item_vectors(target), self.item_vectors(others)))
-        target_score = tf.reduce_sum(query * vector, axis=1)
+        target_score = dot(query, vector)
         return target_score, tf.matmul(query, vectors, transpose_b=True) if others.shape.rank == 1 else inner(query, vectors)
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -135,6 +135,11 @@ class Dropout(tf.keras.layers.Layer):
         bits = tf.bitcast(tf.random.stateless_uniform([words], seed, minval=None, maxval=None, dtype=tf.uint32), tf.uint16)
         kept = tf.reshape(tf.reshape(bits, [-1])[: tf.size(inputs)], tf.shape(inputs)) >= tf.constant(self.dropped, tf.uint16)
         return tf.where(kept, inputs / (1 - self.dropped / 2**16), 0)
+
+
+def dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Inner products along the last axis of [..., D] and [..., D]: [...], computed in float32."""
+    return tf.reduce_sum(tf.cast(one, tf.float32) * tf.cast(other, tf.float32), axis=-1)
 
 
 def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor) -> tf.Tensor:

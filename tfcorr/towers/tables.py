@@ -31,6 +31,12 @@ class ItemFeatures(tf.keras.layers.Layer):
         self.values = [self._constant(feature) for feature in features]
         self.of_features = [FeatureVector(feature, dim) for feature in features]
 
+    @property
+    def tables(self) -> dict[str, tf.Variable]:
+        """The variables that it sums: `id`, and others by their features' names."""
+        of_features = {f"feature {each.table.name}": each.table.embeddings for each in self.of_features}
+        return {"id": self.ids.embeddings} | of_features
+
     def _constant(self, feature: Feature) -> tf.Variable:
         initial = tf.keras.initializers.Constant(feature.values)
         dtype = feature.values.dtype.name
