@@ -39,7 +39,6 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
     assert {"recall@22"} <= measured.metrics["middle_1"].keys()
     opened = runs.open_run(run.folder)
     assert opened.blend == run.blend
-    assert runs.evaluate(opened).metrics == measured.metrics
     runs.export_run(opened)
     dataset = load(run.settings.data)
     places = dataset.histories.targets("test")
