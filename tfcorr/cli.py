@@ -181,15 +181,40 @@ def compare(
 
 
 @app.command()
-def export(run: RunFolder) -> None:
+def export(
+    run: RunFolder,
+    label: Annotated[str, typer.Option(help="The label to point at the new version; a version is served while one does.")] = "stable",
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep, labelled or not.")] = 3,
+) -> None:
     """Writes the run's SavedModels: retriever, ranker, cascade and cascade_scann, each as a new version.
 
-    Example: `tfcorr export saved_models/movielens100k`
+    Example: `tfcorr export saved_models/movielens100k --label canary`
     """
     from tfcorr import runs
 
-    version = runs.export_run(runs.open_run(run))
-    console.print(f"exported version {version} to {run / 'serving'}", soft_wrap=True)
+    version = runs.export_run(runs.open_run(run), label, keep)
+    console.print(f"exported version {version} to {run / 'serving'}, served as {label}", soft_wrap=True)
+
+
+@app.command()
+def label(
+    run: RunFolder,
+    moves: Annotated[
+        list[str] | None, typer.Argument(metavar="[LABEL=VERSION]…", help="stable=2 points a label at a version, canary= takes one away.")
+    ] = None,
+) -> None:
+    """Rolls forward or back: points labels at versions, of which those with a label are served. Prints all labels.
+
+    Example: `tfcorr label saved_models/movielens100k stable=2 canary=`
+    """
+    from tfcorr.serving import versions
+
+    folder = run / "serving"
+    wanted = dict(_move(each) for each in moves or [])
+    with versions.exclusive(folder):
+        found = versions.move_labels(folder, wanted) if wanted else versions.labels(folder)
+    for name, version in sorted(found.items()):
+        console.print(f"{name}: version {version}")
 
 
 @app.command()
@@ -267,6 +292,14 @@ def _spread(arguments: list[str]) -> list[str]:
 def _ids(text: str) -> list[str]:
     """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
     return [item for row in csv.reader([text], skipinitialspace=True) for item in row if item]
+
+
+def _move(text: str) -> tuple[str, int | None]:
+    """LABEL=VERSION, or LABEL= for none. Raises: InputError."""
+    label, equals, version = text.partition("=")
+    if not label or not equals or not (version.isdecimal() or not version):
+        raise InputError(f"{text}: expected LABEL=VERSION, such as stable=2, or LABEL= to take the label away")
+    return label, int(version) if version else None
 
 
 def _assigned(text: str, names: frozenset[str]) -> tuple[str, list[object]]:

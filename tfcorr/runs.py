@@ -28,7 +28,8 @@ from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import read_intact, write_whole
-from tfcorr.serving.export import export, latest_version
+from tfcorr.serving.export import export
+from tfcorr.serving.versions import STABLE, newest_served
 from tfcorr.settings import InputError
 from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
@@ -283,8 +284,7 @@ def evaluate(
 def is_exported(run: Run) -> bool:
     """Whether the newest export is newer than the weights."""
     serving = run.folder / "serving"
-    exported = [serving / name / str(latest_version(serving / name)) / "saved_model.pb" for name in ("retriever", "ranker", *CASCADES)]
-    return all(_is_newer_than_weights(run, path) for path in exported)
+    return _is_newer_than_weights(run, serving / "cascade" / str(newest_served(serving)) / "saved_model.pb")
 
 
 def _is_newer_than_weights(run: Run, path: Path) -> bool:
@@ -293,8 +293,11 @@ def _is_newer_than_weights(run: Run, path: Path) -> bool:
     return path.is_file() and path.stat().st_mtime > best.stat().st_mtime
 
 
-def export_run(run: Run) -> int:
-    """Writes the run's SavedModels under `serving/`; returns their version."""
+def export_run(run: Run, label: str = STABLE, keep: int = 3) -> int:
+    """Writes the run's SavedModels under `serving/`, to be served under a label; returns their version.
+
+    Versions without a label are removed, but for the newest `keep`.
+    """
     cascades = {name: cascade_of(run, index) for name, index in CASCADES.items()}
     settings = run.settings
     return export(
@@ -306,4 +309,6 @@ def export_run(run: Run) -> int:
         settings.history_length,
         settings.evaluation.exclude_seen,
         run.folder / "serving",
+        label,
+        keep,
     )

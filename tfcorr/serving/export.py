@@ -1,7 +1,8 @@
 """From trained towers to SavedModels whose inputs and outputs are the user's own string ids.
 
 Four are written, each as NAME/VERSION/: `retriever`, `ranker`, `cascade` (operations of stock TensorFlow only) and
-`cascade_scann` (the same signature over a ScaNN index). A version's folder appears whole or not at all.
+`cascade_scann` (the same signature over a ScaNN index). A version's folder appears whole or not at all. Beside a model lie
+requests to warm it up by and, with a cascade, its items' titles, which the page of `tfcorr serve` shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +10,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import tensorflow as tf
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfcorr.data.batches import Context
 from tfcorr.data.features import Feature
 from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, is_among
 from tfcorr.files import write_whole
+from tfcorr.serving.saved_model import CATALOGUE, LENGTH, foreign_operations, write_warmup
+from tfcorr.serving.versions import STABLE, exclusive, next_version, publish
 from tfcorr.towers import Retriever, Tower
 
 LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no minus infinity
@@ -186,11 +189,14 @@ def export(
     history_length: int,
     exclude_seen: bool,
     folder: Path,
+    label: str = STABLE,
+    keep: int = 3,
 ) -> int:
     """Writes `folder/NAME/VERSION/` for the retriever, the ranker and each of the cascades by name; returns the version.
 
-    The version is one more than the highest there is. Raises: RuntimeError if any but `cascade_scann` holds an operation that
-    stock TensorFlow does not have; it is then not there.
+    The version is one more than the highest there is. When all are whole the label points at it; of the versions that have no
+    label, the newest `keep` are kept. Raises: RuntimeError if any but `cascade_scann` holds an operation that stock TensorFlow
+    does not have; the version is then not there.
     """
     retriever, ranker = towers["retriever"], towers["ranker"]
     reads = frozenset[str]().union(*(tower.reads for tower in towers.values()))
@@ -210,30 +216,21 @@ def export(
         endpoint = CascadeEndpoint(cascade, vocabulary, catalogue.counts, exclude_seen)
         serve = endpoint.signature(endpoint.serve, k=tf.TensorSpec([None], tf.int32), exclude=STRINGS)
         endpoints[name] = endpoint, {"serving_default": serve}
-    version = 1 + max((latest_version(folder / name) for name in endpoints), default=0)
-    for name, (module, signatures) in endpoints.items():
-        write_whole(folder / name / str(version), partial(_save, module, signatures, name != "cascade_scann"))
+    popular = np.argsort(-catalogue.counts, kind="stable")
+    items = pl.DataFrame({"id": catalogue.ids, "title": catalogue.titles})[popular]
+    with exclusive(folder):
+        version = next_version(folder)
+        for name, (module, signatures) in endpoints.items():
+            write_whole(folder / name / str(version), partial(_save, name, module, signatures, items))
+        publish(folder, version, label, keep)
     return version
 
 
-def _save(module: Endpoint, signatures: Signatures, stock: bool, path: Path) -> None:
+def _save(name: str, module: Endpoint, signatures: Signatures, items: pl.DataFrame, path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures=signatures)
     foreign = foreign_operations(path)
-    if stock and foreign:
-        raise RuntimeError(f"{path.parent.name} holds operations that stock TensorFlow does not have: {sorted(foreign)}")
-
-
-def latest_version(folder: Path) -> int:
-    """The highest version under NAME/, 0 if there is none."""
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
-
-
-def foreign_operations(saved_model: Path) -> set[str]:
-    """The operations of a SavedModel that are not TensorFlow's own, or need Python, so that a stock server cannot run them."""
-    proto = SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
-    used: set[str] = set()
-    for graph in (meta.graph_def for meta in proto.meta_graphs):
-        functions = {function.signature.name for function in graph.library.function}
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        used |= {node.op for node in nodes} - functions
-    return used - (set(dir(tf.raw_ops)) - {"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+    if foreign and name != "cascade_scann":
+        raise RuntimeError(f"{name} holds operations that stock TensorFlow does not have: {sorted(foreign)}")
+    write_warmup(path, name, items["id"].head(LENGTH).to_list())
+    if isinstance(module, CascadeEndpoint):
+        items.write_parquet(path / CATALOGUE)

@@ -2,41 +2,39 @@
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import tensorflow as tf
 
 from tfcorr.evaluation.index import IndexKind
 from tfcorr.files import read_intact, write_whole
-from tfcorr.serving.export import latest_version
+from tfcorr.serving.saved_model import CATALOGUE
+from tfcorr.serving.versions import newest_served
 from tfcorr.settings import InputError
 
-ROWS = 256  # histories answered at once
 ANSWER = {"row": pl.Int32, "rank": pl.Int32, "item": pl.String, "ranker_score": pl.Float32, "retriever_score": pl.Float32}
+MODEL: dict[IndexKind, str] = {"exact": "cascade", "scann": "cascade_scann"}
 
 
-class Recommender:
-    """The newest exported version of a run's cascade."""
+class AnyRecommender(ABC):
+    """Asks a cascade by its signature, wherever it is."""
 
-    def __init__(self, run: Path, index: IndexKind = "exact") -> None:
-        """Raises: InputError if nothing was exported."""
-        folder = run / "serving" / {"exact": "cascade", "scann": "cascade_scann"}[index]
-        version = latest_version(folder)
-        if not version:
-            raise InputError(f"{folder}: holds no exported version; make one with: tfcorr export {run}")
-        if index == "scann":
-            importlib.import_module("scann")  # registers the operations that this SavedModel holds
-        self._model = tf.saved_model.load(str(folder / str(version)))
-        self._serve = self._model.signatures["serving_default"]
-        self._specs: dict[str, tf.TensorSpec] = self._serve.structured_input_signature[1]
+    rows = 256  # histories in one request
+    specs: Mapping[str, tf.TensorSpec]  # of a request
+
+    @abstractmethod
+    def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+        """What the cascade answers: item (bytes), ranker_score and retriever_score, each [B, k]."""
 
     @property
     def reads(self) -> frozenset[str]:
         """What it is asked with beside a history: "user" and features, as far as its towers read them."""
-        return frozenset(self._specs) - {"history", "k", "exclude"}
+        return frozenset(self.specs) - {"history", "k", "exclude"}
 
     def recommend(
         self,
@@ -54,7 +52,7 @@ class Recommender:
         if not histories:
             return pl.DataFrame(schema=ANSWER)
         exclude, context = exclude or [[]] * len(histories), context or {}
-        every = [slice(first, first + ROWS) for first in range(0, len(histories), ROWS)]
+        every = [slice(first, first + self.rows) for first in range(0, len(histories), self.rows)]
         known = [{name: values[part] for name, values in context.items()} for part in every]
         parts = zip(every, known, strict=True)
         return pl.concat([self._some(part.start, histories[part], k, exclude[part], each) for part, each in parts])
@@ -64,17 +62,41 @@ class Recommender:
     ) -> pl.DataFrame:
         rows = len(histories)
         request = {"history": _padded(histories), "k": tf.fill([rows], tf.constant(k, tf.int32)), "exclude": _padded(exclude)}
-        request |= {name: _column(self._specs[name], context.get(name, [None] * rows)) for name in self.reads}
-        answer = self._serve(**request)
+        request |= {name: _column(self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
+        answer = self.ask(request)
         width = answer["item"].shape[1]
-        places = tf.meshgrid(tf.range(first, first + rows), tf.range(1, width + 1), indexing="ij")
-        flat = {"row": places[0], "rank": places[1], **answer}
-        columns = {name: tf.reshape(flat[name], [-1]).numpy() for name in ANSWER}
-        columns["item"] = [item.decode() for item in columns["item"]]
+        flat = {"row": np.repeat(np.arange(first, first + rows), width), "rank": np.tile(np.arange(1, width + 1), rows), **answer}
+        columns = {name: flat[name].reshape(-1) for name in ANSWER}
+        columns["item"] = np.array([item.decode() for item in columns["item"]], object)
         return pl.DataFrame(columns, schema=ANSWER).filter(pl.col("item") != "")
 
 
-def recommend_file(recommender: Recommender, source: Path, output: Path, k: int) -> int:
+class Recommender(AnyRecommender):
+    """The version of a run's exported cascade that is served, in this process."""
+
+    def __init__(self, run: Path, index: IndexKind = "exact") -> None:
+        """Raises: InputError if nothing was exported."""
+        model = served_model(run, MODEL[index])
+        if index == "scann":
+            importlib.import_module("scann")  # registers the operations that this SavedModel holds
+        self._model = tf.saved_model.load(str(model))
+        self._serve = self._model.signatures["serving_default"]
+        self.specs = self._serve.structured_input_signature[1]
+
+    def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+        """As the base class says."""
+        return {name: values.numpy() for name, values in self._serve(**request).items()}
+
+
+def served_model(run: Path, name: str) -> Path:
+    """The SavedModel of a run that answers a request which names no version. Raises: InputError if there is none."""
+    version = newest_served(run / "serving")
+    if not version:
+        raise InputError(f"{run / 'serving'}: holds no exported version; make one with: tfcorr export {run}")
+    return run / "serving" / name / str(version)
+
+
+def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: int) -> int:
     """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest first)
     and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item, ranker_score and
     retriever_score to `output`.
@@ -93,9 +115,9 @@ def recommend_file(recommender: Recommender, source: Path, output: Path, k: int)
 
 
 def titles(run: Path) -> dict[str, str]:
-    """The titles of a run's items by id. Raises: InputError if the run's catalogue is not there."""
-    catalogue = read_intact(run / "catalogue.parquet", pl.read_parquet)
-    return dict(zip(catalogue["id"], catalogue["title"], strict=True))
+    """The titles of the items that a run's cascade answers with, by id. Raises: InputError if nothing was exported."""
+    items = read_intact(served_model(run, "cascade") / CATALOGUE, pl.read_parquet)
+    return dict(zip(items["id"], items["title"], strict=True))
 
 
 def read_users(source: Path) -> pl.DataFrame:
