@@ -13,6 +13,7 @@ setup(
     version=version,
     description="Retriever and ranker trained together, on TensorFlow (CoRR, WWW'23)",
     packages=find_packages(include=["tfcorr", "tfcorr.*"]),
+    package_data={"tfcorr.serving.server": ["page.html"]},
     python_requires=">=3.11,<3.14",
     install_requires=[line for line in needed.splitlines() if line and not line.startswith("#")],
     extras_require={"beam": ["apache-beam==2.77.0"]},

@@ -31,6 +31,7 @@ _PUBLIC = {
     "Ranker": "tfcorr.towers",
     "RankerAlone": "tfcorr.cooperation.two_stage",
     "Recommender": "tfcorr.serving.recommend",
+    "RemoteRecommender": "tfcorr.serving.client",
     "Retriever": "tfcorr.towers",
     "RetrieverAlone": "tfcorr.cooperation.two_stage",
     "Sampler": "tfcorr.cooperation.sampler",

@@ -218,8 +218,44 @@ def label(
 
 
 @app.command()
-def recommend(
+def serve(
     run: RunFolder,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of gRPC; 0 takes a free one.")] = 8500,
+    rest_port: Annotated[int, typer.Option(help="Of REST; 0 takes a free one.")] = 8501,
+    model: Annotated[list[str] | None, typer.Option(help="Which models to load; may be repeated. All by default.")] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Leave out the page at / to try the cascade on.")] = False,
+    tls_certificate: Annotated[Path | None, typer.Option(help="A PEM file; needs --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="A PEM file.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TFCORR_API_KEY", help="What requests must carry as x-api-key; better in the environment.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine with neither TLS nor a key.")] = False,
+    drain: Annotated[float, typer.Option(help="Seconds that requests have to end when the server is told to stop.")] = 30,
+    max_message: Annotated[int, typer.Option(help="Bytes of a request.")] = 4 * 2**20,
+    max_rows: Annotated[int, typer.Option(help="Rows of a request.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Ids in a row.")] = 2000,
+    max_k: Annotated[int, typer.Option(help="Items asked for in a row.")] = 1000,
+    max_requests: Annotated[int, typer.Option(help="Requests at once.")] = 128,
+) -> None:
+    """Serves a run's exported models by TensorFlow Serving's protocols: gRPC, REST, and a page to try them on.
+
+    Example: `tfcorr serve saved_models/movielens100k --port 8500 --rest-port 8501`
+    """
+    from tfcorr.serving.server.serve import serve as serve_models
+    from tfcorr.serving.server.settings import ServerSettings
+    from tfcorr.serving.versions import MODELS
+
+    limits = {"message_bytes": max_message, "rows": max_rows, "length": max_length, "k": max_k, "requests": max_requests}
+    chosen = {"host": host, "port": port, "rest_port": rest_port, "models": model or MODELS, "page": not no_page, "limits": limits}
+    safety = {"tls_certificate": tls_certificate, "tls_key": tls_key, "api_key": api_key, "insecure": insecure, "drain_seconds": drain}
+    settings = ServerSettings.parse(chosen | safety)
+    serve_models(run / "serving", settings, lambda line: console.print(line, soft_wrap=True))
+
+
+@app.command()
+def recommend(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder; not needed with --server.")] = None,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     context: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="What else is known: user=ID, or a feature; may be repeated.")
@@ -230,8 +266,12 @@ def recommend(
     index: IndexOption = "exact",
     source: Annotated[Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet to write the recommendations for --input to.")] = None,
+    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask what is served there, over gRPC.")] = None,
+    version_label: Annotated[str | None, typer.Option("--label", help="With --server: which version; the highest by default.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="With --server: by TLS, which this PEM file vouches for.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="TFCORR_API_KEY", help="With --server; better in the environment.")] = None,
 ) -> None:
-    """Recommends by the exported cascade: for one history or context, or for a file of them.
+    """Recommends by the exported cascade, here or as it is served: for one history or context, or for a file of them.
 
     Example: `tfcorr recommend saved_models/movielens100k --history 50,181,172 --k 10 --titles`
     """
@@ -239,12 +279,21 @@ def recommend(
 
     if (not history and not context) == (source is None) or (source is None) != (output is None):
         raise typer.BadParameter("give either --history or --context or both, or --input and --output")
-    recommender = serving.Recommender(run, index)
+    if server is not None:
+        from tfcorr.serving.client import RemoteRecommender
+
+        recommender: serving.AnyRecommender = RemoteRecommender(server, index, version_label, api_key, tls_ca)
+    elif run is not None:
+        recommender = serving.Recommender(run, index)
+    else:
+        raise typer.BadParameter("give a run's folder, or --server HOST:PORT")
+    if titles and run is None:
+        raise typer.BadParameter("--titles reads them from a run's folder: give it too")
     known = dict(_assigned(each, recommender.reads) for each in context or [])
     if source is not None and output is not None:
         console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
         return
-    names = serving.titles(run) if titles else {}
+    names = serving.titles(run) if titles and run is not None else {}
     found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], known)
     table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
     for _, rank, item, ranked, retrieved in found.iter_rows():

@@ -1,0 +1,274 @@
+"""Every call of TensorFlow Serving's protocols, by its official stubs and by plain HTTP."""
+
+import base64
+
+import grpc
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from tfcorr.data.sources import load
+from tfcorr.serving.client import RemoteRecommender
+from tfcorr.serving.recommend import Recommender
+from tfcorr.settings import InputError
+
+ROW = {"history": ["film-1", "film-2"], "k": 5, "exclude": ["film-4"]}
+
+
+def message(model="cascade", signature="", version=None, label=None, output_filter=(), **inputs):
+    request = PredictRequest(output_filter=output_filter)
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    for name, values in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return request
+
+
+def asked(history=("film-1", "film-2"), k=5, exclude=("film-4",)):
+    return {"history": [list(history)], "k": np.array([k], np.int32), "exclude": [list(exclude)]}
+
+
+def refused(call, request):
+    with pytest.raises(grpc.RpcError) as error:
+        call(request, 30)
+    return error.value.code(), error.value.details()
+
+
+def test_predict_answers_over_both_protocols_what_the_model_answers_in_process(server, trained):
+    expected = Recommender(trained.folder).recommend([ROW["history"]], 5, [ROW["exclude"]])
+    prediction, _ = server.stubs()
+    answer = prediction.Predict(message(**asked()), 30)
+    assert (answer.model_spec.name, answer.model_spec.version.value) == ("cascade", 1)
+    assert answer.model_spec.signature_name == "serving_default"
+    rows = server.predict({"instances": [ROW]}).json()["predictions"]
+    columns = server.predict({"inputs": {name: [value] for name, value in ROW.items()}}).json()["outputs"]
+    for name in ("item", "ranker_score", "retriever_score"):
+        values = tf.make_ndarray(answer.outputs[name])
+        over_grpc = [value.decode() for value in values[0]] if name == "item" else values[0].tolist()
+        assert over_grpc == expected[name].to_list()
+        assert rows[0][name] == columns[name][0] == over_grpc
+
+
+@pytest.mark.parametrize("index", ["exact", "scann"])
+def test_every_test_user_has_one_list_over_grpc_in_process_and_in_evaluation(server, trained, index):
+    dataset = load(trained.settings.data)
+    places = dataset.histories.targets("test")
+    starts = dataset.histories.starts(places)
+    ids = dataset.catalogue.ids
+    histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
+    remote = RemoteRecommender(server.grpc_address, index)
+    remote.rows = 8  # what this server takes at once
+    found = remote.recommend(histories, 25)
+    expected = Recommender(trained.folder, index).recommend(histories, 25)
+    assert found.select("row", "rank", "item").equals(expected.select("row", "rank", "item"))
+    for score in ("ranker_score", "retriever_score"):  # of other numbers of rows at once, so that the last digits differ
+        np.testing.assert_allclose(found[score], expected[score], rtol=1e-4, atol=1e-6)
+    lists = found.group_by("row", maintain_order=True).agg("item")["item"]
+    ranks = pl.read_parquet(trained.folder / "ranks.parquet")
+    compared = 0
+    for history, items, (target, rank) in zip(histories, lists.to_list(), ranks.select("target", "cascade").iter_rows(), strict=True):
+        if target not in history:  # which evaluation keeps as a candidate, and the endpoint excludes as seen
+            assert (items.index(target) + 1 if target in items else None) == rank
+            compared += 1
+    assert compared > 30
+    bodies = [{"instances": [{"history": history, "k": 25, "exclude": []}]} for history in histories[:10]]
+    over_rest = [server.predict(body, {"exact": "cascade", "scann": "cascade_scann"}[index]).json()["predictions"][0] for body in bodies]
+    assert [row["item"] for row in over_rest] == lists.to_list()[:10]
+
+
+def test_each_row_has_as_many_as_it_asks_for(server):
+    prediction, _ = server.stubs()
+    request = message(history=[["film-1"], ["film-2"]], k=np.array([2, 4], np.int32), exclude=[[""], [""]])
+    items = tf.make_ndarray(prediction.Predict(request, 30).outputs["item"])
+    assert (items != b"").sum(axis=1).tolist() == [2, 4]
+    assert items.shape == (2, 4)
+
+
+def test_the_retriever_has_two_signatures(server, trained):
+    prediction, _ = server.stubs()
+    query = tf.make_ndarray(prediction.Predict(message("retriever", history=[ROW["history"]]), 30).outputs["vector"])
+    vectors = tf.make_ndarray(prediction.Predict(message("retriever", "items", item=["film-31", "film-3"]), 30).outputs["vector"])
+    best = Recommender(trained.folder).recommend([ROW["history"]], 25)
+    for item, vector in zip(("film-31", "film-3"), vectors, strict=True):
+        score = best.filter(pl.col("item") == item)["retriever_score"][0]
+        assert query[0] @ vector == pytest.approx(score, rel=1e-3, abs=1e-5)
+    body = {"signature_name": "items", "instances": ["film-31", {"b64": base64.b64encode(b"film-3").decode()}]}
+    np.testing.assert_allclose(server.predict(body, "retriever").json()["predictions"], vectors, rtol=1e-6)
+    assert server.predict({"signature_name": "items", "inputs": ["film-31"]}, "retriever").json()["outputs"] == [vectors[0].tolist()]
+
+
+def test_the_ranker_scores_the_candidates_that_it_is_given(server):
+    body = {"instances": [{"history": ROW["history"], "candidates": ["film-3", "film-5", "no such film"]}]}
+    scores = server.predict(body, "ranker").json()["predictions"][0]
+    assert len(scores) == 3
+    assert scores[2] == tf.float32.min
+
+
+def test_a_version_or_a_label_may_be_named(server):
+    prediction, _ = server.stubs()
+    for choice in ({"version": 1}, {"label": "stable"}, {}):
+        assert prediction.Predict(message(**choice, **asked()), 30).model_spec.version.value == 1
+    expected = server.predict({"instances": [ROW]}).json()
+    for path in ("cascade/versions/1", "cascade/labels/stable"):
+        assert server.predict({"instances": [ROW]}, path).json() == expected
+
+
+def test_output_filter_leaves_the_rest_out(server):
+    prediction, _ = server.stubs()
+    assert list(prediction.Predict(message(output_filter=["item"], **asked()), 30).outputs) == ["item"]
+
+
+def test_metadata_are_the_signatures(server, trained):
+    prediction, _ = server.stubs()
+    request = GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "cascade"
+    answer = prediction.GetModelMetadata(request, 30)
+    signatures = SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert answer.model_spec.version.value == 1
+    signature = signatures.signature_def["serving_default"]
+    assert signature.method_name == "tensorflow/serving/predict"
+    assert set(signature.inputs) == {"history", "k", "exclude"}
+    over_rest = server.get("/v1/models/cascade/metadata").json()
+    inputs = over_rest["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
+    assert {name: info["dtype"] for name, info in inputs.items()} == {"history": "DT_STRING", "k": "DT_INT32", "exclude": "DT_STRING"}
+    request.metadata_field[:] = ["weights"]
+    assert refused(prediction.GetModelMetadata, request)[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_status_tells_the_state_of_each_version(server):
+    _, models = server.stubs()
+    request = GetModelStatusRequest()
+    request.model_spec.name = "cascade_scann"
+    found = models.GetModelStatus(request, 30).model_version_status
+    assert [(each.version, each.state, each.status.error_code) for each in found] == [(1, ModelVersionStatus.AVAILABLE, 0)]
+    expected = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for path in ("", "/versions/1", "/labels/stable"):
+        assert server.get(f"/v1/models/cascade_scann{path}").json() == {"model_version_status": [expected]}
+
+
+INVALID, NOT_FOUND, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "sentence"),
+    [
+        (message("", **asked()), INVALID, "names no model"),
+        (message("nope", **asked()), NOT_FOUND, "there is no model 'nope'; there are: cascade, cascade_scann, retriever, ranker"),
+        (message(version=9, **asked()), NOT_FOUND, "version 9 of cascade is not available; there are: 1"),
+        (message(label="nope", **asked()), INVALID, "has no version label 'nope'; there are: stable"),
+        (message(signature="nope", **asked()), PRECONDITION, "has no signature 'nope'; there are: serving_default"),
+        (message(output_filter=["nope"], **asked()), INVALID, "there is no output 'nope'"),
+        (message(output_filter=["item", "item"], **asked()), INVALID, "stands twice"),
+        (message(history=[["film-1"]]), INVALID, "which are exclude, history, k; missing: exclude, k"),
+        (message(more=[1], **asked()), INVALID, "not known: more"),
+        (message(**(asked() | {"k": np.array([5], np.int64)})), INVALID, "k: expected int32 [?], received int64"),
+        (message(**(asked() | {"history": ["film-1"]})), INVALID, "history: expected string [?, ?], received the shape [1]"),
+        (message(**(asked() | {"k": np.array([1, 2], np.int32)})), INVALID, "unequal numbers of rows: exclude 1, history 1, k 2"),
+        (message(**asked(k=31)), INVALID, "k: expected 0 to 30, received 31"),
+        (message(**asked(k=-1)), INVALID, "k: expected 0 to 30, received -1"),
+        (message(**asked(history=["film-1"] * 51)), INVALID, "history: at most 8 rows of 50 values are taken"),
+        (message(history=[["a"]] * 9, k=np.full(9, 1, np.int32), exclude=[[""]] * 9), INVALID, "at most 8 rows"),
+        (message(history=np.zeros([0, 1], object), k=np.zeros(0, np.int32), exclude=np.zeros([0, 1], object)), INVALID, "has 0"),
+    ],
+)
+def test_a_wrong_call_has_the_code_of_the_original(server, request_, code, sentence):
+    prediction, _ = server.stubs()
+    found, details = refused(prediction.Predict, request_)
+    assert found == code
+    assert sentence in details
+
+
+def test_what_is_not_there_is_not_found_or_not_implemented(server):
+    prediction, models = server.stubs()
+    status = GetModelStatusRequest()
+    assert refused(models.GetModelStatus, status)[0] == INVALID
+    status.model_spec.name = "nope"
+    assert refused(models.GetModelStatus, status)[0] == NOT_FOUND
+    status.model_spec.name, status.model_spec.version.value = "cascade", 9
+    assert refused(models.GetModelStatus, status)[0] == NOT_FOUND
+    assert refused(prediction.Classify, ClassificationRequest())[0] == grpc.StatusCode.UNIMPLEMENTED
+    assert refused(models.HandleReloadConfigRequest, ReloadConfigRequest())[0] == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "sentence"),
+    [
+        ("cascade", b"{", 400, "is no JSON"),
+        ("cascade", b"\xff\xfe\x00", 400, "is no JSON"),
+        ("cascade", b"[" * 9000, 400, "is no JSON"),
+        ("cascade", b"[]", 400, "must be a JSON object"),
+        ("cascade", {"signature_name": 3, "instances": [ROW]}, 400, '"signature_name" must be a string'),
+        ("cascade", {"instances": [ROW], "inputs": {}}, 400, 'either "instances"'),
+        ("cascade", {"instances": []}, 400, "one row at least"),
+        ("cascade", {"instances": [ROW, {"history": []}]}, 400, "instance 1 does not have the same inputs as the first"),
+        ("cascade", {"instances": ["film-1"]}, 400, "there are several inputs, so each must be named"),
+        ("cascade", {"instances": [ROW | {"k": 1.5}]}, 400, "k: expected values of type int32, received 1.5"),
+        ("cascade", {"instances": [ROW | {"k": 2**31}]}, 400, "k: expected values of type int32"),
+        ("cascade", {"instances": [ROW | {"k": True}]}, 400, "k: expected values of type int32, received true"),
+        ("cascade", {"instances": [ROW | {"history": "film-1"}]}, 400, "history: expected string [?, ?], received a list of 1 levels"),
+        ("cascade", {"instances": [ROW | {"history": [1]}]}, 400, "history: expected values of type string, received 1"),
+        ("cascade", {"instances": [ROW | {"history": [{"b64": "!"}]}]}, 400, "is no base64"),
+        (
+            "cascade",
+            {"instances": [ROW, ROW | {"history": ["film-1"]}]},
+            400,
+            'unequal lengths [1, 2]; fill the shorter up, ids by ""',
+        ),
+        ("cascade", {"instances": [ROW | {"k": 31}]}, 400, "k: expected 0 to 30, received 31"),
+        ("cascade", {"instances": [ROW] * 9}, 400, "1 to 8 rows; this one has 9"),
+        ("cascade", {"instances": [ROW | {"history": ["x"] * 51}]}, 400, "at most 50 values"),
+        ("cascade", {"signature_name": "nope", "instances": [ROW]}, 400, "has no signature 'nope'"),
+        ("cascade", b" " * 20_001, 413, "Maximum request body size"),
+        ("nope", {"instances": [ROW]}, 404, "there is no model 'nope'"),
+        ("cascade/versions/9", {"instances": [ROW]}, 404, "version 9 of cascade is not available"),
+        ("cascade/versions/99999999999999999999", {"instances": [ROW]}, 400, "malformed request"),
+        ("cascade/versions/9999999999999999999", {"instances": [ROW]}, 400, "beyond 64 bits"),
+        ("cascade/labels/nope", {"instances": [ROW]}, 400, "no version label 'nope'"),
+    ],
+)
+def test_a_wrong_body_is_told_what_is_wrong(server, path, body, status, sentence):
+    answer = server.predict(body, path)
+    assert (answer.status_code, sentence in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_other_paths_and_methods_are_refused(server):
+    for path, status in (("/nothing", 404), ("/v1/models/cascade:predict", 400), ("/v1/models/cascade:regress", 400), ("/v1/x", 400)):
+        answer = server.get(path)
+        assert answer.status_code == status
+        assert answer.json()["error"]
+    assert server.get("/v1/models/nope").status_code == 404
+
+
+def test_a_message_that_is_too_large_exhausts(server):
+    prediction, _ = server.stubs()
+    long = message(**asked(history=["x" * 30_000]))
+    assert refused(prediction.Predict, long)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_metrics_count_what_was_answered_and_what_was_refused(server):
+    server.predict({"instances": [ROW]})
+    server.predict({"instances": [ROW]}, "made-up-name")
+    text = server.get("/monitoring/prometheus/metrics").text
+    assert 'tfcorr_requests_total{api="REST",code="OK",method="Predict",model="cascade"}' in text
+    assert 'tfcorr_requests_total{api="REST",code="NOT_FOUND",method="Predict",model=""}' in text
+    assert "made-up-name" not in text  # whoever asks must not fill the memory with names
+    assert 'tfcorr_request_seconds_bucket{api="gRPC",le="0.1",method="Predict",model="cascade"}' in text
+
+
+def test_the_client_says_what_is_wrong(server):
+    with pytest.raises(InputError, match="INVALID_ARGUMENT: cascade has no version label 'nope'"):
+        RemoteRecommender(server.grpc_address, label="nope")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:1: UNAVAILABLE"):
+        RemoteRecommender("127.0.0.1:1")
+    with pytest.raises(InputError, match="k: expected 0 to 30, received 99"):
+        RemoteRecommender(server.grpc_address).recommend([["film-1"]], 99)

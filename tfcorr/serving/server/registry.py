@@ -1,0 +1,149 @@
+"""The versions that are loaded: they follow models.config while the server runs, and no request is dropped meanwhile."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpc import StatusCode
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from tfcorr.serving import versions
+from tfcorr.serving.server.errors import RequestError, invalid
+from tfcorr.serving.server.model import LoadedModel
+from tfcorr.settings import InputError
+
+State = ModelVersionStatus.State
+Load = Callable[[Path, str, int], LoadedModel]
+
+
+@dataclass
+class Status:
+    """What became of a version."""
+
+    state: Any
+    code: StatusCode = StatusCode.OK
+    message: str = ""
+
+
+class Registry:
+    """Models by name and version."""
+
+    def __init__(self, folder: Path, names: Iterable[str], load: Load, announce: Callable[[str], None]) -> None:
+        """folder holds NAME/VERSION/ and models.config; load makes a version ready; announce is told what happens."""
+        self.folder, self.names, self._load, self._announce = folder, tuple(names), load, announce
+        self.statuses: dict[str, dict[int, Status]] = {name: {} for name in self.names}
+        self.labels: dict[str, dict[str, int]] = {name: {} for name in self.names}
+        self._loaded: dict[str, dict[int, LoadedModel]] = {name: {} for name in self.names}
+        self._complaint = ""
+
+    def find(self, spec: ModelSpec) -> LoadedModel:
+        """The model that a request means: a version, a label's, or the highest. Raises: RequestError."""
+        loaded = self._loaded_of(spec.name)
+        which = spec.WhichOneof("version_choice")
+        if which is None:
+            if not loaded:
+                raise RequestError(StatusCode.NOT_FOUND, f"no version of {spec.name} is available")
+            return loaded[max(loaded)]
+        version = self._labelled(spec) if which == "version_label" else spec.version.value
+        if version not in loaded:
+            found = ", ".join(map(str, sorted(loaded))) or "none"
+            raise RequestError(StatusCode.NOT_FOUND, f"version {version} of {spec.name} is not available; there are: {found}")
+        return loaded[version]
+
+    def status(self, spec: ModelSpec) -> dict[int, Status]:
+        """Every version that there was since the server began, or the one that is asked for. Raises: RequestError."""
+        self._loaded_of(spec.name)
+        known = self.statuses[spec.name]
+        which = spec.WhichOneof("version_choice")
+        if which is None:
+            return known
+        version = self._labelled(spec) if which == "version_label" else spec.version.value
+        if version not in known:
+            raise RequestError(StatusCode.NOT_FOUND, f"there is no version {version} of {spec.name}")
+        return {version: known[version]}
+
+    @property
+    def available(self) -> bool:
+        """Whether anything answers."""
+        return any(self._loaded.values())
+
+    async def follow(self, seconds: float) -> None:
+        """Looks at models.config every so many seconds, for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Loads what is to be served and is not, then lets go of what is not to be; says why where it cannot."""
+        try:
+            labels = versions.labels(self.folder)
+            if not labels:
+                raise InputError(f"{self.folder / 'models.config'}: is gone")
+        except (InputError, OSError) as error:
+            self._complain(f"{error}; what is loaded goes on")
+            return
+        self._complaint = ""
+        for name in self.names:
+            await self._refresh(name, labels)
+
+    async def _refresh(self, name: str, labels: dict[str, int]) -> None:
+        loaded, wanted = self._loaded[name], set(labels.values())
+        for version in sorted(wanted - loaded.keys()):
+            await self._try_to_load(name, version)
+        served = wanted & loaded.keys()
+        # A label stays with its old version until the new one answers.
+        self.labels[name] = {
+            label: version if version in served else self.labels[name].get(label, version) for label, version in labels.items()
+        }
+        if not served:
+            return
+        kept = served | set(self.labels[name].values())
+        for version in sorted(loaded.keys() - kept):
+            self._unload(name, version)
+        for version in self.statuses[name].keys() - wanted - loaded.keys():
+            self.statuses[name][version].state = State.END
+
+    async def _try_to_load(self, name: str, version: int) -> None:
+        """A version that could not be loaded is not tried again until it has been taken out of models.config."""
+        status = self.statuses[name].get(version)
+        if status is not None and status.state == State.LOADING:
+            return
+        self.statuses[name][version] = status = Status(State.LOADING)
+        try:
+            model = await asyncio.to_thread(self._load, self.folder / name / str(version), name, version)
+        except Exception as error:  # of TensorFlow's many kinds: a version that is broken must not take others with it
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            status.code, status.message = StatusCode.UNKNOWN, first
+            self._announce(f"{name} version {version}: cannot be loaded: {first}")
+            return
+        self._loaded[name][version] = model
+        status.state = State.AVAILABLE
+        self._announce(f"{name} version {version}: available")
+
+    def _unload(self, name: str, version: int) -> None:
+        """Those who hold the model already are answered by it."""
+        self._loaded[name].pop(version).close()
+        self.statuses[name][version].state = State.END
+        gc.collect()
+        self._announce(f"{name} version {version}: unloaded")
+
+    def _loaded_of(self, name: str) -> dict[int, LoadedModel]:
+        if name not in self._loaded:
+            raise RequestError(StatusCode.NOT_FOUND, f"there is no model {name!r}; there are: {', '.join(self.names)}")
+        return self._loaded[name]
+
+    def _labelled(self, spec: ModelSpec) -> int:
+        known = self.labels[spec.name]
+        if spec.version_label not in known:
+            raise invalid(f"{spec.name} has no version label {spec.version_label!r}; there are: {', '.join(sorted(known))}")
+        return known[spec.version_label]
+
+    def _complain(self, complaint: str) -> None:
+        """Once, not at every look."""
+        if complaint != self._complaint:
+            self._announce(complaint)
+        self._complaint = complaint

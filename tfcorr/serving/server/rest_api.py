@@ -1,0 +1,111 @@
+"""TensorFlow Serving's REST interface, version 1, Prometheus' metrics, and the page to try the cascade on."""
+
+import hmac
+import json
+import re
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from google.protobuf import json_format
+from grpc import StatusCode
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from tfcorr.serving.server import rest_json
+from tfcorr.serving.server.batcher import Arrays
+from tfcorr.serving.server.errors import HTTP_STATUS, RequestError, invalid
+from tfcorr.serving.server.page import Page
+from tfcorr.serving.server.requests import check_names, checked
+from tfcorr.serving.server.service import DEFAULT, Service
+from tfcorr.serving.versions import MONITORING_PATH
+
+PATH = re.compile(r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?(?P<what>:predict|/metadata)?")
+
+
+class Rest:
+    """Handlers of requests."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Everything under /v1/models/."""
+        match = PATH.fullmatch(request.path)
+        what = match["what"] if match else None
+        if match is None or request.method != ("POST" if what == ":predict" else "GET"):
+            raise invalid(f"malformed request: {request.method} {request.path}")
+        spec = ModelSpec(name=match["name"])
+        if match["label"]:
+            spec.version_label = match["label"]
+        elif match["version"]:
+            if int(match["version"]) >= 2**63:
+                raise invalid(f"version {match['version']} is beyond 64 bits")
+            spec.version.value = int(match["version"])
+        method = {":predict": "Predict", "/metadata": "GetModelMetadata", None: "GetModelStatus"}[what]
+        with self.service.admitted("REST", method, spec.name):
+            if what == ":predict":
+                return await self._predict(spec, request)
+            if what == "/metadata":
+                return _json_of(self.service.metadata(spec, ["signature_def"]))
+            return _json_of(self.service.status(spec))
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """For Prometheus."""
+        return web.Response(body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _predict(self, spec: ModelSpec, request: web.Request) -> web.Response:
+        body = rest_json.parse(await request.read())
+        spec.signature_name = body.get("signature_name", DEFAULT)
+
+        def arrays(signature: SignatureDef) -> Arrays:
+            infos = dict(signature.inputs)
+            columns = rest_json.inputs_of(body, infos)
+            check_names(set(columns), signature)
+            found = {name: rest_json.array_of(name, values, infos[name]) for name, values in columns.items()}
+            return checked(found, signature, self.service.limits)
+
+        _, outputs = await self.service.predict(spec, arrays)
+        return web.json_response(rest_json.predictions(outputs, in_rows="instances" in body))
+
+
+def make_app(service: Service, page: Page | None, key: str | None) -> web.Application:
+    """The application; the page is left out if there is none."""
+    rest = Rest(service)
+    app = web.Application(middlewares=[_errors], client_max_size=service.limits.message_bytes)
+    if key:
+        app.middlewares.append(_key_required(key))
+    app.router.add_route("*", "/v1/{rest:.*}", rest.models)
+    app.router.add_get(MONITORING_PATH, rest.metrics)
+    if page is not None:
+        app.router.add_get("/", page.html)
+        app.router.add_get("/page/items", page.items)
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return web.json_response({"error": str(error)}, status=HTTP_STATUS[error.code])
+    except web.HTTPException as error:  # no such path, a body that is too large
+        return web.json_response({"error": error.text or error.reason}, status=error.status)
+
+
+def _key_required(key: str) -> Middleware:
+    expected = key.encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The page itself may be seen by anyone: it asks for the key."""
+        given = request.headers.get("x-api-key", "").encode("utf-8", "surrogateescape")
+        if request.path != "/" and not hmac.compare_digest(given, expected):
+            raise RequestError(StatusCode.UNAUTHENTICATED, "the request must carry the API key as x-api-key")
+        return await handler(request)
+
+    return check
+
+
+def _json_of(message: object) -> web.Response:
+    plain = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return web.json_response(plain, dumps=lambda value: json.dumps(value, indent=1))

@@ -1,0 +1,55 @@
+"""What whoever starts a server chooses."""
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from tfcorr.serving.versions import MODELS
+from tfcorr.settings import InputError, Settings
+
+
+class Limits(Settings):
+    """What a request may ask at most. Beyond these it is answered by an error, and the server lives."""
+
+    message_bytes: int = Field(4 * 2**20, ge=1024, le=2**30, description="of a request")
+    rows: int = Field(256, ge=1, le=2**16, description="of a request")
+    length: int = Field(2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature")
+    k: int = Field(1000, ge=1, le=10**6)
+    requests: int = Field(128, ge=1, description="at once, over both protocols")
+
+
+class ServerSettings(Settings):
+    """Of `tfcorr serve`."""
+
+    host: str = Field("127.0.0.1", description="the address to listen at")
+    port: int = Field(8500, ge=0, lt=2**16, description="of gRPC; 0 takes a free one")
+    rest_port: int = Field(8501, ge=0, lt=2**16, description="of REST")
+    models: tuple[str, ...] = Field(MODELS, min_length=1, description="which models to load")
+    page: bool = Field(True, description="whether REST's / is a page to try the cascade on")
+    tls_certificate: Path | None = Field(None, description="a PEM file")
+    tls_key: Path | None = Field(None, description="a PEM file")
+    api_key: SecretStr | None = Field(None, description="what requests must carry as x-api-key")
+    insecure: bool = Field(False, description="listen beyond loopback with neither TLS nor an API key")
+    poll_seconds: float = Field(1.0, gt=0, description="how often models.config is looked at")
+    drain_seconds: float = Field(30.0, ge=0, description="how long requests may take to end when the server is told to stop")
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _no_one_listens_in(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InputError("TLS needs both a certificate and a key: --tls-certificate FILE --tls-key FILE")
+        protected = self.tls_certificate is not None or self.api_key is not None
+        if not _is_loopback(self.host) and not protected and not self.insecure:
+            raise InputError(
+                f"--host {self.host} is beyond this machine: give --tls-certificate and --tls-key, or an API key, or say --insecure"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
