@@ -1,7 +1,5 @@
 """What is served after exports, moves of labels and kills; every file is checked against its protobuf."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -167,46 +165,6 @@ def test_a_damaged_configuration_is_named(tmp_path):
     (tmp_path / "models.config").write_text("model_config_list { oops")
     with pytest.raises(InputError, match=r"models.config: is damaged"):
         versions.labels(tmp_path)
-
-
-EXPORT = """
-import sys
-from pathlib import Path
-import tensorflow as tf
-from tfcorr import runs
-from tfcorr.serving import export
-run = runs.open_run(Path(sys.argv[1]))
-saves = []
-save = tf.saved_model.save
-def slow(*arguments, **more):
-    save(*arguments, **more)
-    saves.append(1)
-    if len(saves) == 3:
-        print("half", flush=True)
-        import time; time.sleep(60)
-tf.saved_model.save = slow
-runs.export_run(run)
-"""
-
-
-def test_an_export_killed_half_way_is_never_served_and_the_next_one_clears_it_away(trained, tmp_path, project):
-    """Killed by SIGKILL when two of the four models are whole and the third is written, but not in place."""
-    folder = tmp_path / "run"
-    subprocess.run(["cp", "-r", trained.folder, folder], check=True)
-    with subprocess.Popen([sys.executable, "-c", EXPORT, folder], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "half\n"
-        os.kill(process.pid, signal.SIGKILL)
-    serving = folder / "serving"
-    assert versions.labels(serving) == {"stable": 1}
-    assert versions.versions_on_disk(serving / "retriever") == {1, 2}
-    assert versions.versions_on_disk(serving / "cascade_scann") == {1}
-    assert list(serving.glob("*/.*.partial-*"))
-    with pytest.raises(InputError, match="there is no whole version 2"):
-        versions.move_labels(serving, {"stable": 2})
-    run = runs.Run(folder, trained.settings, trained.catalogue, trained.users, trained.features, trained.towers)
-    assert runs.export_run(run) == 3
-    assert versions.labels(serving) == {"stable": 3}
-    assert not list(serving.glob("*/.*.partial-*"))
 
 
 def test_two_exports_at_a_time_make_two_versions(tmp_path):

@@ -48,7 +48,9 @@ def labels(folder: Path) -> dict[str, int]:
         config = text_format.Parse(path.read_text(), ModelServerConfig())
         return dict(config.model_config_list.config[0].version_labels)
     except (text_format.ParseError, UnicodeDecodeError, IndexError) as error:
-        raise InputError(f"{path}: is damaged: {str(error) or 'it names no model'}; make a new version with: tfcorr export") from None
+        raise InputError(
+            f"{path}: is damaged: {str(error) or 'it names no model'}; remove it, and make a new version with: tfcorr export"
+        ) from None
 
 
 def newest_served(folder: Path) -> int:

@@ -4,10 +4,10 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tfcorr.serving.versions import MODELS
-from tfcorr.settings import InputError, Settings
+from tfcorr.settings import InputError, Settings, nearest
 
 
 class Limits(Settings):
@@ -35,6 +35,14 @@ class ServerSettings(Settings):
     poll_seconds: float = Field(1.0, gt=0, description="how often models.config is looked at")
     drain_seconds: float = Field(30.0, ge=0, description="how long requests may take to end when the server is told to stop")
     limits: Limits = Limits()
+
+    @field_validator("models")
+    @classmethod
+    def _models_exist(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for name in models:
+            if name not in MODELS:
+                raise ValueError(f"there is no model {name!r}; {nearest(name, list(MODELS))}")
+        return models
 
     @model_validator(mode="after")
     def _no_one_listens_in(self) -> Self:

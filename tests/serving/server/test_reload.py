@@ -1,0 +1,204 @@
+"""Versions come, go and are broken while requests are answered; none is dropped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from tests.serving.server.conftest import copy_of, start_server
+from tfcorr import runs
+from tfcorr.serving import versions
+
+ROW = {"history": ["film-1", "film-2"], "k": 5, "exclude": ["film-4"]}
+
+
+@pytest.fixture
+def changing(trained, tmp_path):
+    """A server whose run may be changed, with the versions' folder."""
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    server = start_server(run, "--model", "cascade")
+    yield server, run / "serving"
+    server.process.kill()
+    server.process.wait(30)
+
+
+def publish_copy(folder, version, label):
+    """Version 1 again as another, in the way in which an export would put it there."""
+    for name in versions.MODELS:
+        shutil.copytree(folder / name / "1", folder / name / f".{version}.partial-0")
+        (folder / name / f".{version}.partial-0").rename(folder / name / str(version))
+    versions.publish(folder, version, label, 3)
+
+
+def states(server):
+    found = server.get("/v1/models/cascade").json()["model_version_status"]
+    return {int(each["version"]): each["state"] for each in found}
+
+
+def wait_for(server, expected):
+    deadline = time.monotonic() + 30
+    while states(server) != expected:
+        assert time.monotonic() < deadline, states(server)
+        time.sleep(0.1)
+
+
+class Clients:
+    """Threads that ask without a pause, by each way to choose a version; what was answered, and what was not."""
+
+    def __init__(self, server):
+        self.server, self.answered, self.failed, self._stop = server, [], [], threading.Event()
+        ways = [self._over_grpc, self._over_grpc, lambda: self._over_rest("/labels/stable"), lambda: self._over_rest("")]
+        self.threads = [threading.Thread(target=self._ask, args=(way,)) for way in ways]
+        self.stub, _ = server.stubs()
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self, way):
+        while not self._stop.is_set():
+            try:
+                self.answered.append(way())
+            except Exception as error:
+                self.failed.append(error)
+
+    def _over_grpc(self):
+        return self.stub.Predict(message("stable"), 30).model_spec.version.value
+
+    def _over_rest(self, path):
+        answer = requests.post(f"{self.server.url}/v1/models/cascade{path}:predict", json={"instances": [ROW]}, timeout=30)
+        answer.raise_for_status()
+        return len(answer.json()["predictions"][0]["item"])
+
+
+def message(label="", rows=1):
+    request = PredictRequest()
+    request.model_spec.name = "cascade"
+    if label:
+        request.model_spec.version_label = label
+    inputs = {"history": [["film-1", "film-2"]] * rows, "k": np.full(rows, 5, np.int32), "exclude": [[""]] * rows}
+    for name, values in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return request
+
+
+def test_versions_roll_forward_and_back_without_a_dropped_request(changing):
+    server, folder = changing
+    with Clients(server) as clients:
+        publish_copy(folder, 2, "canary")
+        wait_for(server, {1: "AVAILABLE", 2: "AVAILABLE"})
+        versions.move_labels(folder, {"stable": 2, "canary": None})
+        wait_for(server, {1: "END", 2: "AVAILABLE"})
+        publish_copy(folder, 3, "stable")  # the label waits until its new version answers
+        wait_for(server, {1: "END", 2: "END", 3: "AVAILABLE"})
+        versions.move_labels(folder, {"stable": 2})
+        wait_for(server, {1: "END", 2: "AVAILABLE", 3: "END"})
+        time.sleep(0.3)
+    assert not clients.failed
+    assert set(clients.answered) == {1, 2, 3, 5}  # versions, and five items
+    assert clients.stub.Predict(message("stable"), 30).model_spec.version.value == 2
+
+
+def test_a_broken_version_or_configuration_takes_nothing_down(changing):
+    server, folder = changing
+    for name in versions.MODELS:
+        shutil.copytree(folder / name / "1", folder / name / "2")
+    (folder / "cascade" / "2" / "saved_model.pb").write_bytes(b"\x08\x01 no model")
+    versions.publish(folder, 2, "stable", 3)
+    assert "version 2: cannot be loaded" in server.lines_until("version 2")[-1]
+    found = server.get("/v1/models/cascade").json()["model_version_status"]
+    assert [(each["version"], each["state"], each["status"]["error_code"]) for each in found] == [
+        ("2", "LOADING", "UNKNOWN"),
+        ("1", "AVAILABLE", "OK"),
+    ]
+    stub, _ = server.stubs()
+    assert stub.Predict(message("stable"), 30).model_spec.version.value == 1
+    (folder / "models.config").write_text("model_config_list {")
+    assert "models.config: is damaged" in server.lines_until("damaged")[-1]
+    assert stub.Predict(message(), 30).model_spec.version.value == 1
+    (folder / "models.config").unlink()
+    assert "models.config: is gone" in server.lines_until("gone")[-1]
+    versions.publish(folder, 1, "stable", 3)
+    wait_for(server, {1: "AVAILABLE", 2: "END"})
+
+
+EXPORT = """
+import sys, time
+from pathlib import Path
+import tensorflow as tf
+from tfcorr import runs
+run = runs.open_run(Path(sys.argv[1]))
+saved = []
+save = tf.saved_model.save
+def save_and_wait(*arguments, **more):
+    save(*arguments, **more)
+    saved.append(1)
+    if len(saved) == 4:
+        print("half", flush=True)
+        time.sleep(60)
+tf.saved_model.save = save_and_wait
+runs.export_run(run)
+"""
+
+
+def test_a_killed_export_is_never_loaded_and_the_next_one_clears_it_away(changing, trained):
+    """Killed by SIGKILL when three of the four models are whole and the fourth is written, but not in its place."""
+    server, folder = changing
+    with subprocess.Popen([sys.executable, "-c", EXPORT, folder.parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "half\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert versions.versions_on_disk(folder / "cascade") == {1, 2}
+    assert versions.versions_on_disk(folder / "cascade_scann") == {1}
+    assert list(folder.glob("*/.*.partial-*"))
+    time.sleep(2.5)  # the server looks every second
+    assert states(server) == {1: "AVAILABLE"}
+    assert server.predict({"instances": [ROW]}).status_code == 200
+    with pytest.raises(ValueError, match="there is no whole version 2"):
+        versions.move_labels(folder, {"stable": 2})
+    run = runs.Run(folder.parent, trained.settings, trained.catalogue, trained.users, trained.features, trained.towers)
+    assert runs.export_run(run) == 3
+    assert not list(folder.glob("*/.*.partial-*"))
+    wait_for(server, {1: "END", 3: "AVAILABLE"})
+
+
+def test_a_server_that_is_told_to_stop_answers_what_it_was_asked(changing):
+    server, _ = changing
+    stub, _ = server.stubs()
+    stub.Predict(message(rows=256), 30)
+    asked = [stub.Predict.future(message(rows=256), 30) for _ in range(12)]
+    while not any(answer.done() for answer in asked):
+        time.sleep(0.001)
+    assert "under_way 0.0" not in server.get("/monitoring/prometheus/metrics").text
+    server.process.send_signal(signal.SIGTERM)
+    assert [len(tf.make_ndarray(answer.result(30).outputs["item"])) for answer in asked] == [256] * 12
+    assert server.process.wait(30) == 0
+    assert server.process.stdout.read().splitlines()[-1] == "stopped"
+
+
+def test_too_many_requests_at_once_are_refused_at_once(trained, tmp_path):
+    server = start_server(copy_of(trained, tmp_path), "--model", "cascade", "--max-requests", 2)
+    try:
+        stub, _ = server.stubs()
+        asked = [stub.Predict.future(message(rows=256), 30) for _ in range(12)]
+        codes = [answer.code().name for answer in asked]
+        assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"}
+        assert server.predict({"instances": [ROW]}).status_code == 200
+    finally:
+        server.process.kill()
+        server.process.wait(30)
