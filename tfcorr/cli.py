@@ -35,6 +35,9 @@ def train(
     name: Annotated[str | None, typer.Option(help="The run's folder under --root; the YAML file's name by default.")] = None,
     root: Annotated[Path, typer.Option(help="Where runs land.")] = Path("saved_models"),
     override: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Start from a run of the same towers; its items and users may be others.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
 ) -> None:
@@ -48,7 +51,8 @@ def train(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite replaces it: give one of them")
-    settings = load_settings(pipeline, override or [], name)
+    warm = [f"training.warm_start={json.dumps(str(warm_start))}"] if warm_start else []
+    settings = load_settings(pipeline, [*(override or []), *warm], name)
     try:
         run = runs.train(settings, root, console, resume, overwrite)
     except KeyboardInterrupt:
@@ -185,6 +189,7 @@ def export(
     run: RunFolder,
     label: Annotated[str, typer.Option(help="The label to point at the new version; a version is served while one does.")] = "stable",
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep, labelled or not.")] = 3,
+    reindex: Annotated[bool, typer.Option("--reindex", help="With the items that the data have today, without training.")] = False,
 ) -> None:
     """Writes the run's SavedModels: retriever, ranker, cascade and cascade_scann, each as a new version.
 
@@ -192,7 +197,8 @@ def export(
     """
     from tfcorr import runs
 
-    version = runs.export_run(runs.open_run(run), label, keep)
+    opened = runs.open_run(run)
+    version = runs.export_run(runs.reindexed(opened) if reindex else opened, label, keep)
     console.print(f"exported version {version} to {run / 'serving'}, served as {label}", soft_wrap=True)
 
 

@@ -41,6 +41,9 @@ class TrainingSettings(Settings):
     start: Literal["random", "retriever"] = Field(
         "random", description="retriever: it is trained alone first, and the vectors of the other towers' items start from its"
     )
+    warm_start: Path | None = Field(
+        None, description="a run of the same towers, whose weights this one starts from; its items and users may be others"
+    )
     loss: LossName = Field("softmax", description="of both towers over the target and its negatives; the paper's is softmax")
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
@@ -149,6 +152,16 @@ class RunSettings(Settings):
     def _a_start_needs_whole_tables(self) -> Self:
         if self.training.start == "retriever" and self.training.distribution == "parameter-server":
             raise InputError("training.start: retriever needs whole tables, which parameter servers divide; set it to random")
+        return self
+
+    @model_validator(mode="after")
+    def _a_warm_start_needs_whole_tables(self) -> Self:
+        if self.training.warm_start is None:
+            return self
+        if self.training.distribution == "parameter-server":
+            raise InputError("training.warm_start needs whole tables, which parameter servers divide; set another training.distribution")
+        if self.training.start != "random":
+            raise InputError(f"training.warm_start starts every tower from a run's; leave out training.start: {self.training.start}")
         return self
 
     @model_validator(mode="after")

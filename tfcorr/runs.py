@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import tensorflow as tf
 from rich.console import Console
@@ -33,6 +34,7 @@ from tfcorr.serving.versions import STABLE, newest_served
 from tfcorr.settings import InputError
 from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
+from tfcorr.towers.transfer import rows_between, take_over
 from tfcorr.training import fit, restore_best, resume_hint
 
 BLENDS = [step / 20 for step in range(21)]  # weights of the retriever that are tried
@@ -76,6 +78,8 @@ def train(
         trained = _build_towers(settings, *known)
     run = Run(folder, settings, *known, _build_towers(settings, *known))
     check_start(settings, run.towers)
+    if settings.training.warm_start is not None and not (resume and (folder / "history.csv").is_file()):
+        console.print(_warm_start(open_run(settings.training.warm_start), run, trained), soft_wrap=True)
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
@@ -115,6 +119,49 @@ def open_run(folder: Path) -> Run:
     run = Run(folder, settings, *known, _build_towers(settings, *known))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
     return _with_blend(run) if settings.evaluation.blend else run
+
+
+def reindexed(run: Run) -> Run:
+    """The run with the items and users that its data have today; the towers are as they were trained.
+
+    An item that is new is the mean of the others, and what its features say of it. Raises: InputError.
+    """
+    dataset = load(run.settings.data)
+    trained = {feature.name: feature for feature in run.features}
+    features = [feature.scaled_as(trained[feature.name]) for feature in dataset.features]
+    known = dataset.catalogue, dataset.histories.users, features
+    new = replace(run, catalogue=known[0], users=known[1], features=features, towers=_build_towers(run.settings, *known))
+    _take_over(run, new, new.towers)
+    return new
+
+
+def _take_over(old: Run, new: Run, towers: dict[str, Tower]) -> None:
+    """Sets towers made for the new run to the old one's, item by item, user by user, category by category."""
+    rows = {"item": rows_between(old.catalogue.ids, new.catalogue.ids), "user": rows_between(old.users, new.users)}
+    before = {feature.name: feature.vocabulary for feature in old.features}
+    for feature in new.features:
+        known = before[feature.name]
+        rows[feature.name] = np.zeros(1, np.int64) if known is None else rows_between(known, feature.vocabulary or [])
+    for name, tower in towers.items():
+        take_over(old.towers[name], tower, rows)
+
+
+def _warm_start(old: Run, new: Run, trained: dict[str, Tower]) -> str:
+    """Sets both sets of the new run's towers to the old one's; returns what is to be said of it. Raises: InputError."""
+
+    def about(run: Run) -> dict[str, object]:
+        towers = {name: tower.model_dump() for name, (tower, _) in run.settings.towers.items()}
+        features = {feature.name: (feature.of, "categorical" if feature.is_categorical else "numeric") for feature in run.features}
+        return flat({"history_length": run.settings.history_length, **towers, "data": {"features": features}})
+
+    before, now = about(old), about(new)
+    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing:
+        raise InputError(f"training.warm_start: {old.folder} is a run of other towers; these differ: {', '.join(differing)}")
+    for towers in (trained, new.towers):
+        _take_over(old, new, towers)
+    added, gone = (len(set(one.catalogue.ids) - set(other.catalogue.ids)) for one, other in ((new, old), (old, new)))
+    return f"warm start from {old.folder}: {len(new.catalogue):,} items, of which {added:,} are new; {gone:,} of its own are gone"
 
 
 def _with_blend(run: Run) -> Run:

@@ -60,6 +60,14 @@ class Feature:
         """Whether it has categories, not numbers."""
         return self.vocabulary is not None
 
+    def scaled_as(self, other: "Feature") -> "Feature":
+        """The same numbers, scaled as another's are; categories are as they were."""
+        if self.is_categorical:
+            return self
+        values = (self.values * self.scale + self.mean - other.mean) / other.scale
+        known = np.where(self.values == 0, 0, values).astype(np.float32)  # 0 is what is not known
+        return replace(self, values=known, mean=other.mean, scale=other.scale)
+
     def placeholder(self, rows: int) -> "Feature":
         """The same without its values: zeros for so many rows."""
         return replace(self, values=np.zeros((rows, *self.values.shape[1:]), self.values.dtype))

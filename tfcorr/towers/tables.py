@@ -12,14 +12,19 @@ NORMAL = tf.keras.initializers.RandomNormal
 
 def item_table(domain: Domain, dim: int, name: str) -> tf.keras.layers.Layer:
     """An embedding of the item numbers 0 to N by id and features; row 0 is padding's, which towers mask."""
-    ids = place_table(domain.items + 1, dim, name)
+    ids = place_table(domain.items + 1, dim, name, "item")
     features = [feature for feature in domain.features if feature.of == "item"]
     return ItemFeatures(ids, features, dim) if features else ids
 
 
-def place_table(rows: int, dim: int, name: str) -> tf.keras.layers.Embedding:
-    """An embedding of the numbers below `rows`."""
-    return tf.keras.layers.Embedding(rows, dim, embeddings_initializer=NORMAL(stddev=0.02), name=name)
+def place_table(rows: int, dim: int, name: str, of: str | None = None) -> tf.keras.layers.Embedding:
+    """An embedding of the numbers below `rows`; `of` says what they number, where another data set may number it otherwise."""
+    return _of(of, tf.keras.layers.Embedding(rows, dim, embeddings_initializer=NORMAL(stddev=0.02), name=name))
+
+
+def _of(of: str | None, table: tf.keras.layers.Embedding) -> tf.keras.layers.Embedding:
+    table.of = of
+    return table
 
 
 class ItemFeatures(tf.keras.layers.Layer):
@@ -53,7 +58,7 @@ class FeatureVector(tf.keras.layers.Layer):
     def __init__(self, feature: Feature, dim: int) -> None:
         super().__init__()
         rows = 1 if feature.vocabulary is None else len(feature.vocabulary) + 1
-        self.is_categorical, self.table = feature.is_categorical, place_table(rows, dim, feature.name)
+        self.is_categorical, self.table = feature.is_categorical, place_table(rows, dim, feature.name, feature.name)
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
         """[..., W] int32, or [...] float32, -> [..., D]."""
@@ -67,7 +72,7 @@ class FeatureVector(tf.keras.layers.Layer):
 
 def user_table(users: int, dim: int, name: str) -> "UserTable":
     """An embedding of the user numbers 0 to `users`."""
-    return UserTable(users + 1, dim, embeddings_initializer=NORMAL(stddev=0.02), name=name)
+    return _of("user", UserTable(users + 1, dim, embeddings_initializer=NORMAL(stddev=0.02), name=name))
 
 
 class UserTable(tf.keras.layers.Embedding):
@@ -80,7 +85,7 @@ class UserTable(tf.keras.layers.Embedding):
 
 def item_bias(items: int) -> tf.keras.layers.Embedding:
     """One number an item, zero at first."""
-    return tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias")
+    return _of("item", tf.keras.layers.Embedding(items + 1, 1, embeddings_initializer="zeros", name="item_bias"))
 
 
 def known_vectors(table: tf.keras.layers.Embedding, items: tf.Tensor) -> tf.Tensor:

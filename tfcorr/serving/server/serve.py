@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from aiohttp import web
 
+from tfcorr.serving.server import model_server
 from tfcorr.serving.server.grpc_api import make_server
 from tfcorr.serving.server.metrics import Metrics
 from tfcorr.serving.server.model import LoadedModel
@@ -25,9 +26,13 @@ from tfcorr.settings import InputError
 def serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
     """Serves the versions under a run's `serving` folder until SIGTERM or SIGINT, then answers what it was asked, and returns.
 
-    Raises: InputError if nothing can be served, or not there.
+    TensorFlow Serving's own binary does so where it is installed and settings allow it. Raises: InputError if nothing can be
+    served, or not there.
     """
-    asyncio.run(_serve(folder, settings, announce))
+    if model_server.is_wanted(settings):
+        model_server.run(folder, settings, announce)
+    else:
+        asyncio.run(_serve(folder, settings, announce))
 
 
 async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:

@@ -1,0 +1,133 @@
+"""New items and users without starting from zero: a warm start, and a new index."""
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from tests.conftest import write_project
+from tfcorr import runs
+from tfcorr.config import load_settings
+from tfcorr.serving.recommend import Recommender
+from tfcorr.settings import InputError
+
+STILL = ["training.epochs=1", "training.averaging=0", "training.retriever.learning_rate=1e-12", "training.ranker.learning_rate=1e-12"]
+
+
+@pytest.fixture(scope="module")
+def yesterday(tmp_path_factory):
+    """A run; since then two films came, one user came, and one film is gone."""
+    folder = tmp_path_factory.mktemp("days")
+    pipeline = write_project(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run = runs.train(load_settings(pipeline), folder / "runs", Console(quiet=True))
+        runs.export_run(run)
+    clicks = pl.read_csv(folder / "clicks.csv").filter(pl.col("item_id") != "film-7")
+    new = [(user, film, 100) for user in ["u1", "u2", "u3", "u4", "u5", "u6"] for film in ("film-40", "film-41")]
+    new += [("zoe", f"film-{film}", film) for film in (1, 2, 3, 4, 40, 41)]
+    pl.concat([clicks, pl.DataFrame(new, schema=clicks.schema, orient="row")]).write_csv(folder / "clicks.csv")
+    return run, pipeline
+
+
+def lines_of(train):
+    console = Console(record=True, quiet=False, file=open("/dev/null", "w"), width=200)  # noqa: SIM115
+    return train(console), console.export_text()
+
+
+def scores(run, history, candidates):
+    numbers = {item: number for number, item in enumerate(run.catalogue.ids, start=1)}
+    context = {"history": tf.constant([[0, *(numbers[item] for item in history)]]), "user": tf.constant([0])}
+    ids = tf.constant([[numbers[item] for item in candidates]])
+    return np.concatenate([tower.score(context, ids)[0] for tower in run.towers.values()])
+
+
+def test_a_warm_start_keeps_what_is_known_of_items_that_stay(yesterday, monkeypatch):
+    """Trained by steps of next to nothing, so that what was taken over can be seen."""
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    settings = load_settings(pipeline, [*STILL, f"training.warm_start={old.folder}"], "today")
+    new, text = lines_of(lambda console: runs.train(settings, old.folder.parent, console))
+    assert f"warm start from {old.folder}: 41 items, of which 2 are new; 1 of its own are gone" in text
+    assert {"film-40", "film-41"} <= set(new.catalogue.ids)
+    assert "zoe" in new.users
+    stayed = [item for item in old.catalogue.ids if item != "film-7"]
+    for history in (["film-1", "film-2"], ["film-30"]):
+        np.testing.assert_allclose(scores(new, history, stayed), scores(old, history, stayed), rtol=1e-4, atol=1e-5)
+    mean = np.mean(old.retriever.item_vectors(tf.range(1, len(old.catalogue) + 1)), axis=0)
+    number = new.catalogue.ids.index("film-40") + 1
+    np.testing.assert_allclose(new.retriever.item_vectors(tf.constant([number]))[0], mean, rtol=1e-4, atol=1e-5)
+    runs.evaluate(new)
+
+
+def test_a_warm_start_is_ahead_of_a_cold_one_after_an_epoch(yesterday, monkeypatch):
+    """On walks from film to film, of which yesterday's run has learned the order."""
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    one = ["training.epochs=1", "training.averaging=0"]
+    cold = runs.train(load_settings(pipeline, one, "cold"), old.folder.parent, Console(quiet=True))
+    warm = runs.train(load_settings(pipeline, [*one, f"training.warm_start={old.folder}"], "warm"), old.folder.parent, Console(quiet=True))
+    measured = [pl.read_csv(run.folder / "history.csv")["cascade_ndcg@20"][0] for run in (cold, warm)]
+    assert measured[1] > measured[0] + 0.02
+
+
+def test_a_resumed_run_does_not_start_again_from_the_old_one(yesterday, monkeypatch):
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    settings = load_settings(pipeline, ["training.epochs=1", f"training.warm_start={old.folder}"], "resumed")
+    first = runs.train(settings, old.folder.parent, Console(quiet=True))
+    again, text = lines_of(lambda console: runs.train(settings, old.folder.parent, console, resume=True))
+    assert "warm start" not in text
+    for name, tower in first.towers.items():
+        for one, other in zip(tower.variables, again.towers[name].variables, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("retriever.dim=16", "is a run of other towers; these differ: retriever.dim"),
+        ("history_length=9", "is a run of other towers; these differ: history_length"),
+        ("training.start=retriever", "leave out training.start: retriever"),
+        ("training.distribution=parameter-server", "training.warm_start needs whole tables"),
+    ],
+)
+def test_a_warm_start_that_cannot_be_is_refused_before_anything_is_written(yesterday, monkeypatch, override, sentence):
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    root = old.folder.parent
+    with pytest.raises(InputError, match=sentence):
+        runs.train(load_settings(pipeline, [f"training.warm_start={old.folder}", override], "never"), root, Console(quiet=True))
+    assert not (old.folder.parent / "never").exists()
+    with pytest.raises(InputError, match="nowhere: is no run"):
+        runs.train(load_settings(pipeline, ["training.warm_start=nowhere"], "never"), root, Console(quiet=True))
+
+
+def test_a_new_index_knows_the_new_items_and_ranks_the_old_as_before(yesterday, monkeypatch):
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    before = Recommender(old.folder).recommend([["film-1", "film-2"]], 25)
+    assert runs.export_run(runs.reindexed(runs.open_run(old.folder))) == 2
+    recommender = Recommender(old.folder)
+    after = recommender.recommend([["film-1", "film-2"]], 25)
+    known = [item for item in before["item"] if item != "film-7"]
+    assert [item for item in after["item"] if item in known] == [item for item in known if item in set(after["item"])]
+    joined = before.join(after, on="item")
+    assert joined.height >= 22
+    for score in ("ranker_score", "retriever_score"):
+        np.testing.assert_allclose(joined[score], joined[f"{score}_right"], rtol=1e-4, atol=1e-5)
+    assert "film-7" not in after["item"].to_list()
+    of_a_new_film = recommender.recommend([["film-41"]], 25)
+    assert not of_a_new_film["ranker_score"].equals(of_a_new_film["retriever_score"])  # not the most popular: it is known
+
+
+def test_numbers_of_a_new_index_are_scaled_as_training_scaled_them():
+    from tfcorr.data.features import FeatureSettings, encode
+
+    numeric = FeatureSettings(of="item", kind="numeric")
+    old = encode("price", numeric, pl.Series([None, 1.0, 2.0, 6.0]), "old")
+    new = encode("price", numeric, pl.Series([None, 2.0, 6.0, 100.0, None]), "new").scaled_as(old)
+    np.testing.assert_allclose(new.values[1:3], old.values[2:4], rtol=1e-5)
+    assert (new.values[0], new.values[4]) == (0, 0)
+    assert (new.mean, new.scale) == (old.mean, old.scale)
