@@ -1,15 +1,17 @@
-"""Milliseconds in which exported cascades answer one history, in process: prints one table.
+"""Milliseconds in which exported cascades answer one history, in process and served by `tfcorr serve`: prints one table.
 
 python benchmarks/serving.py --items 250000
 """
 
 import importlib
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from measure import in_turn, options_of, table, trained_towers
+from served import over_grpc, over_rest, server_of
 
 from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
@@ -18,7 +20,7 @@ from tfcorr.serving.export import export
 
 
 def main() -> None:
-    """Trains on random data with some order in it, exports, loads, and asks both cascades in turn."""
+    """Trains on random data with some order in it, exports, loads and serves, and asks both cascades in each way in turn."""
     parser = options_of(__doc__, rounds=200, steps=500)
     parser.add_argument("--items", type=int, default=250_000)
     parser.add_argument("--retrieve", type=int, default=500)
@@ -30,20 +32,24 @@ def main() -> None:
     cascades = {name: Cascade(towers, build_index(kind, vectors), [options.retrieve]) for name, kind in kinds.items()}
     ids = [f"item-{number}" for number in range(1, options.items + 1)]
     counts = histories.item_counts(options.items)
-    jobs, rng = {}, np.random.default_rng(0)
-    history = tf.constant([[ids[number] for number in rng.integers(0, options.items, settings.history_length)]])
-    request = {"history": history, "k": tf.constant([options.k]), "exclude": tf.zeros([1, 0], tf.string)}
-    with tempfile.TemporaryDirectory() as folder:
-        titles = [""] * len(ids)
-        export(towers, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, Path(folder))
+    rng = np.random.default_rng(0)
+    history = [ids[number] for number in rng.integers(0, options.items, settings.history_length)]
+    request = {"history": tf.constant([history]), "k": tf.constant([options.k]), "exclude": tf.constant([[""]])}
+    with tempfile.TemporaryDirectory() as run:
+        serving, titles = Path(run, "serving"), [""] * len(ids)
+        export(towers, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, serving)
         importlib.import_module("scann")  # registers the operations that its SavedModel holds
-        for name in cascades:
-            model = tf.saved_model.load(f"{folder}/{name}/1")
-            jobs[name] = lambda model=model: model.signatures["serving_default"](**request)["item"].numpy()
-        seconds = in_turn(jobs, options.rounds)
-    rows = [("cascade", "items", "p50, ms", "p90", "p99")]
-    for name, taken in seconds.items():
-        rows.append((name, f"{options.items:,}", *(f"{1000 * np.percentile(taken, share):.1f}" for share in (50, 90, 99))))
+        jobs = {}
+        with server_of(Path(run), "--model", "cascade", "--model", "cascade_scann") as server:
+            for name in cascades:
+                model = tf.saved_model.load(f"{serving}/{name}/1")
+                jobs[name, "in process"] = lambda model=model: model.signatures["serving_default"](**request)["item"].numpy()
+                for way, make, address in (("gRPC", over_grpc, server.grpc_address), ("REST", over_rest, server.rest_address)):
+                    jobs[name, way] = partial(make(address, name, options.k), history)
+            seconds = in_turn(jobs, options.rounds)
+    rows = [("cascade", "items", "asked", "p50, ms", "p90", "p99")]
+    for (name, way), taken in seconds.items():
+        rows.append((name, f"{options.items:,}", way, *(f"{1000 * np.percentile(taken, share):.1f}" for share in (50, 90, 99))))
     table(*rows)
 
 

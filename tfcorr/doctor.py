@@ -40,6 +40,9 @@ PACKAGES = {
     "tensorflow-datasets": "tensorflow_datasets",
     "keras-tuner": "keras_tuner",
     "protobuf": "google.protobuf",
+    "tensorflow-serving-api": "tensorflow_serving.apis.predict_pb2",
+    "grpcio": "grpc",
+    "aiohttp": "aiohttp",
     "polars": "polars",
 }
 

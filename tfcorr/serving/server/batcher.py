@@ -48,8 +48,9 @@ class Batcher:
         return job.answer
 
     def close(self) -> None:
-        """Answers what was submitted before, then ends the thread; does not wait for it."""
+        """Answers what was submitted before, then ends the thread."""
         self._arriving.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         while self._open or self._waiting:

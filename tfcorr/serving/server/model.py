@@ -31,7 +31,7 @@ class LoadedModel:
         return await asyncio.wrap_future(self._batcher.submit(Job(signature, inputs)))
 
     def close(self) -> None:
-        """Answers what was asked before, and no more."""
+        """Answers what was asked before, then ends."""
         self._batcher.close()
 
     def _run(self, signature: str, inputs: Arrays) -> Arrays:

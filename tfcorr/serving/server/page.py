@@ -7,9 +7,11 @@ from typing import Any
 
 import polars as pl
 from aiohttp import web
+from grpc import StatusCode
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfcorr.serving.saved_model import CATALOGUE
+from tfcorr.serving.server.errors import RequestError
 from tfcorr.serving.server.registry import Registry
 
 SHOWN = 10  # titles that are offered
@@ -45,7 +47,11 @@ class Page:
         model = self.registry.find(ModelSpec(name="cascade"))
         version, items = self._items
         if version != model.version:
-            items = await asyncio.to_thread(_read, self.registry.folder / "cascade" / str(model.version) / CATALOGUE)
+            path = self.registry.folder / "cascade" / str(model.version) / CATALOGUE
+            try:
+                items = await asyncio.to_thread(_read, path)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise RequestError(StatusCode.UNAVAILABLE, f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
             self._items = model.version, items
         return items
 

@@ -1,6 +1,7 @@
 """The versions that are loaded: they follow models.config while the server runs, and no request is dropped meanwhile."""
 
 import asyncio
+import ctypes
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class Registry:
             return
         kept = served | set(self.labels[name].values())
         for version in sorted(loaded.keys() - kept):
-            self._unload(name, version)
+            await self._unload(name, version)
         for version in self.statuses[name].keys() - wanted - loaded.keys():
             self.statuses[name][version].state = State.END
 
@@ -124,11 +125,13 @@ class Registry:
         status.state = State.AVAILABLE
         self._announce(f"{name} version {version}: available")
 
-    def _unload(self, name: str, version: int) -> None:
-        """Those who hold the model already are answered by it."""
-        self._loaded[name].pop(version).close()
-        self.statuses[name][version].state = State.END
+    async def _unload(self, name: str, version: int) -> None:
+        """Those who have asked it already are answered by it."""
+        self.statuses[name][version].state = State.UNLOADING
+        await asyncio.to_thread(self._loaded[name].pop(version).close)
         gc.collect()
+        _trim()
+        self.statuses[name][version].state = State.END
         self._announce(f"{name} version {version}: unloaded")
 
     def _loaded_of(self, name: str) -> dict[int, LoadedModel]:
@@ -147,3 +150,10 @@ class Registry:
         if complaint != self._complaint:
             self._announce(complaint)
         self._complaint = complaint
+
+
+def _trim() -> None:
+    """Gives memory that was freed back to the system, which glibc would keep for long."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST interface, version 1, Prometheus' metrics, and the page to try the cascade on."""
 
+import asyncio
 import hmac
 import json
 import re
@@ -19,6 +20,7 @@ from tfcorr.serving.server.requests import check_names, checked
 from tfcorr.serving.server.service import DEFAULT, Service
 from tfcorr.serving.versions import MONITORING_PATH
 
+BODY_SECONDS = 30
 PATH = re.compile(r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?(?P<what>:predict|/metadata)?")
 
 
@@ -42,9 +44,10 @@ class Rest:
                 raise invalid(f"version {match['version']} is beyond 64 bits")
             spec.version.value = int(match["version"])
         method = {":predict": "Predict", "/metadata": "GetModelMetadata", None: "GetModelStatus"}[what]
+        body = await _body_of(request) if what == ":predict" else b""  # before it is admitted: a slow sender takes no one's place
         with self.service.admitted("REST", method, spec.name):
             if what == ":predict":
-                return await self._predict(spec, request)
+                return await self._predict(spec, body)
             if what == "/metadata":
                 return _json_of(self.service.metadata(spec, ["signature_def"]))
             return _json_of(self.service.status(spec))
@@ -53,8 +56,8 @@ class Rest:
         """For Prometheus."""
         return web.Response(body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _predict(self, spec: ModelSpec, request: web.Request) -> web.Response:
-        body = rest_json.parse(await request.read())
+    async def _predict(self, spec: ModelSpec, text: bytes) -> web.Response:
+        body = rest_json.parse(text)
         spec.signature_name = body.get("signature_name", DEFAULT)
 
         def arrays(signature: SignatureDef) -> Arrays:
@@ -104,6 +107,13 @@ def _key_required(key: str) -> Middleware:
         return await handler(request)
 
     return check
+
+
+async def _body_of(request: web.Request) -> bytes:
+    try:
+        return await asyncio.wait_for(request.read(), BODY_SECONDS)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS} s") from None
 
 
 def _json_of(message: object) -> web.Response:
