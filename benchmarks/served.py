@@ -63,7 +63,7 @@ def over_rest(address: str, model: str, k: int, label: str = "stable") -> Ask:
     connection = http.client.HTTPConnection(address, timeout=60)
 
     def ask(history: list[str]) -> list[str]:
-        body = json.dumps({"instances": [{"history": history, "k": k, "exclude": []}]})
+        body = json.dumps({"instances": [{"history": history, "k": k, "exclude": [""]}]})
         connection.request("POST", f"/v1/models/{model}/labels/{label}:predict", body)
         answer = connection.getresponse()
         text = answer.read()

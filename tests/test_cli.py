@@ -10,8 +10,9 @@ import typer
 from tfcorr import cli, runs
 from tfcorr.config import load_settings
 from tfcorr.data.sources import load
+from tfcorr.serving import versions
 
-COMMANDS = ["train", "prepare", "evaluate", "compare", "export", "recommend", "doctor"]
+COMMANDS = ["train", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
 
 
 @pytest.fixture
@@ -164,3 +165,26 @@ def test_keras_3_in_use_is_a_clear_import_error():
 def test_tensorflow_may_be_imported_first():
     program = "import tensorflow as tf\nimport tfcorr; tfcorr.CoRR; assert tf.keras.Model.__module__.startswith('tf_keras')"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PATH": ""})
+
+
+def test_labels_are_shown_and_moved(tfcorr, trained, tmp_path):
+    run = tmp_path / "run"
+    for name in ("cascade", "cascade_scann", "retriever", "ranker"):
+        for version in ("1", "2"):
+            (run / "serving" / name / version).mkdir(parents=True)
+    versions.publish(run / "serving", 1, "stable", 3)
+    assert tfcorr("label", run) == (0, "stable: version 1\n", "")
+    assert tfcorr("label", run, "canary=2", "stable=2") == (0, "canary: version 2\nstable: version 2\n", "")
+    assert tfcorr("label", run, "canary=") == (0, "stable: version 2\n", "")
+    code, _, err = tfcorr("label", run, "stable")
+    assert (code, err) == (1, "error: stable: expected LABEL=VERSION, such as stable=2, or LABEL= to take the label away\n")
+    code, _, err = tfcorr("label", tmp_path / "nowhere", "stable=1")
+    assert (code, "holds no exported version; make one with: tfcorr export" in err) == (1, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_server_or_a_run_must_be_given_to_recommend(tfcorr, trained):
+    code, _, err = tfcorr("recommend", "--history", "film-1")
+    assert (code, "give a run's folder, or --server HOST:PORT" in " ".join(err.replace("│", " ").split())) == (2, True)
+    code, _, err = tfcorr("recommend", "--server", "127.0.0.1:1", "--history", "film-1")
+    assert (code, err.startswith("error: 127.0.0.1:1: UNAVAILABLE")) == (1, True)

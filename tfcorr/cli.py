@@ -217,8 +217,12 @@ def label(
 
     folder = run / "serving"
     wanted = dict(_move(each) for each in moves or [])
-    with versions.exclusive(folder):
-        found = versions.move_labels(folder, wanted) if wanted else versions.labels(folder)
+    found = versions.labels(folder)
+    if not found:
+        raise InputError(f"{folder}: holds no exported version; make one with: tfcorr export {run}")
+    if wanted:
+        with versions.exclusive(folder):
+            found = versions.move_labels(folder, wanted)
     for name, version in sorted(found.items()):
         console.print(f"{name}: version {version}")
 

@@ -143,6 +143,7 @@ def test_a_label_rolls_back_and_forward(tmp_path):
         ({"stable": 7}, "there is no whole version 7 in .*; there are: 1, 2"),
         ({"old": None}, "there is no label 'old' to take away; there are: stable"),
         ({"stable": None}, "nothing would be served"),
+        ({"a/b": 1}, "label 'a/b': expected letters, digits"),
     ],
 )
 def test_a_move_that_would_break_serving_is_refused(tmp_path, moves, sentence):

@@ -19,7 +19,7 @@ from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, is_among
 from tfcorr.files import write_whole
 from tfcorr.serving.saved_model import CATALOGUE, LENGTH, foreign_operations, write_warmup
-from tfcorr.serving.versions import STABLE, exclusive, next_version, publish
+from tfcorr.serving.versions import STABLE, check_label, exclusive, next_version, publish
 from tfcorr.towers import Retriever, Tower
 
 LOWEST = tf.float32.min  # the score of a place that holds no item; JSON has no minus infinity
@@ -198,6 +198,7 @@ def export(
     label, the newest `keep` are kept. Raises: RuntimeError if any but `cascade_scann` holds an operation that stock TensorFlow
     does not have; the version is then not there.
     """
+    check_label(label)
     retriever, ranker = towers["retriever"], towers["ranker"]
     reads = frozenset[str]().union(*(tower.reads for tower in towers.values()))
     read = [feature for feature in features if feature.name in reads]

@@ -5,6 +5,7 @@ this file is written, in one step, after their folders are whole.
 """
 
 import fcntl
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,12 @@ def newest_served(folder: Path) -> int:
     return max(labels(folder).values(), default=0)
 
 
+def check_label(label: str) -> None:
+    """Raises: InputError if it cannot be a label, as it must stand in the path of a request."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", label):
+        raise InputError(f"label {label!r}: expected letters, digits, and _ . - between them, such as stable or canary")
+
+
 def next_version(folder: Path) -> int:
     """One more than the highest version of any model, whether it was ever served or not."""
     return 1 + max((max(versions_on_disk(folder / name), default=0) for name in MODELS), default=0)
@@ -88,6 +95,7 @@ def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]
     """
     known = labels(folder)
     for label, version in moves.items():
+        check_label(label)
         there = set.intersection(*(versions_on_disk(folder / name) for name in MODELS))
         if version is not None and version not in there:
             found = ", ".join(map(str, sorted(there))) or "none"

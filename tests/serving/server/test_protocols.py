@@ -1,6 +1,8 @@
 """Every call of TensorFlow Serving's protocols, by its official stubs and by plain HTTP."""
 
 import base64
+import re
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -272,3 +274,12 @@ def test_the_client_says_what_is_wrong(server):
         RemoteRecommender("127.0.0.1:1")
     with pytest.raises(InputError, match="k: expected 0 to 30, received 99"):
         RemoteRecommender(server.grpc_address).recommend([["film-1"]], 99)
+
+
+def test_the_example_in_the_docs_prints_what_the_model_answers(server, trained, capsys):
+    text = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    history = ["film-1", "film-2"]
+    exec(example.replace("127.0.0.1:8500", server.grpc_address).replace('["50", "181", "172"]', str(history)))
+    expected = Recommender(trained.folder).recommend([history], 10)["item"].to_list()
+    assert capsys.readouterr().out.strip() == str(expected)
