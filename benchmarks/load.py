@@ -22,6 +22,8 @@ import polars as pl
 from measure import table
 from served import COMMAND, Ask, Server, over_grpc, over_rest, server_of
 
+from tfcorr.serving.recommend import Recommender
+
 assert tfcorr
 K = 20
 # What happens, at these shares of the time: two versions appear, and the second of them is withdrawn.
@@ -36,9 +38,12 @@ EVENTS = [
 class Clients:
     """Threads that ask one history at a time without a pause, by turns over gRPC and over REST."""
 
-    def __init__(self, count: int, histories: list[list[str]], server: Server) -> None:
+    def __init__(self, count: int, expected: dict[tuple[str, ...], list[str]], server: Server) -> None:
+        """expected are the histories to ask, with what the model answers in process."""
+        self.expected, histories = expected, [list(history) for history in expected]
         self.seconds: list[float] = []
         self.failures: list[str] = []
+        self.others = 0  # answers that are not what the model answers in process
         self.stop = threading.Event()
         grpc_, rest = (over_grpc, server.grpc_address), (over_rest, server.rest_address)
         asks = [way(address, "cascade", K) for way, address in itertools.islice(itertools.cycle([grpc_, rest]), count)]
@@ -51,11 +56,14 @@ class Clients:
     def _work(self, ask: Ask, histories: itertools.cycle) -> None:
         while not self.stop.is_set():
             started = time.perf_counter()
+            history = next(histories)
             try:
-                ask(next(histories))
+                items = ask(history)
             except (grpc.RpcError, OSError, http.client.HTTPException, RuntimeError) as error:
                 self.failures.append(repr(error))
+                continue
             self.seconds.append(time.perf_counter() - started)
+            self.others += items != self.expected[tuple(history)]
 
 
 def histories_of(run: Path, count: int, length: int = 50) -> list[list[str]]:
@@ -73,7 +81,9 @@ def resident(process: int) -> float:
 
 def load(server: Server, run: Path, count: int, seconds: int) -> tuple[Clients, list[float]]:
     """Asks for so many seconds, while the events come to pass; the clients, and the server's memory by the second."""
-    clients = Clients(count, histories_of(run, 1000), server)
+    histories = histories_of(run, 1000)
+    found = Recommender(run).recommend(histories, K).group_by("row", maintain_order=True).agg("item")["item"].to_list()
+    clients = Clients(count, dict(zip(map(tuple, histories), found, strict=True)), server)
     memory: list[float] = []
     for thread in clients.threads:
         thread.start()
@@ -112,9 +122,20 @@ def main() -> None:
     first, last = statistics.mean(memory[5 : minute + 5]), statistics.mean(memory[-minute:])
     p50, p99 = np.percentile(clients.seconds, [50, 99]) * 1000
     change = f"{100 * (last / first - 1):+.1f}%"
-    counts = options.clients, len(clients.seconds), len(clients.failures), f"{len(clients.seconds) / options.seconds:.0f}"
-    heads = ("clients", "requests", "failed", "a second", "p50, ms", "p99, ms", "memory, first minute", "last minute", "change")
-    table(heads, (*counts, f"{p50:.1f}", f"{p99:.1f}", f"{first:.0f} MiB", f"{last:.0f} MiB", change))
+    counts = options.clients, len(clients.seconds), len(clients.failures), clients.others, f"{len(clients.seconds) / options.seconds:.0f}"
+    heads = (
+        "clients",
+        "answered",
+        "failed",
+        "other list",
+        "a second",
+        "p50, ms",
+        "p99, ms",
+        "memory, first minute",
+        "last minute",
+        "change",
+    )
+    table(heads, (*counts, f"{p50:.1f}", f"{p99:.1f}", f"{first:.0f}", f"{last:.0f}", change))
     print(f"{''.join(server.log)}the server ended with {ended}")
     for failure in clients.failures[:3]:
         print(failure)

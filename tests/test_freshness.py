@@ -9,6 +9,7 @@ from rich.console import Console
 from tests.conftest import write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
+from tfcorr.data.features import FeatureSettings, encode
 from tfcorr.serving.recommend import Recommender
 from tfcorr.settings import InputError
 
@@ -72,16 +73,26 @@ def test_a_warm_start_is_ahead_of_a_cold_one_after_an_epoch(yesterday, monkeypat
     assert measured[1] > measured[0] + 0.02
 
 
-def test_a_resumed_run_does_not_start_again_from_the_old_one(yesterday, monkeypatch):
+def test_a_run_that_was_stopped_between_its_stages_goes_on_from_the_old_one_too(yesterday, monkeypatch):
+    """The retriever is trained, the ranker is not begun: it must not start from nothing."""
     old, pipeline = yesterday
     monkeypatch.chdir(pipeline.parent)
-    settings = load_settings(pipeline, ["training.epochs=1", f"training.warm_start={old.folder}"], "resumed")
-    first = runs.train(settings, old.folder.parent, Console(quiet=True))
-    again, text = lines_of(lambda console: runs.train(settings, old.folder.parent, console, resume=True))
-    assert "warm start" not in text
-    for name, tower in first.towers.items():
-        for one, other in zip(tower.variables, again.towers[name].variables, strict=True):
-            np.testing.assert_array_equal(one, other)
+    override = [*STILL, "training.method=two-stage", f"training.warm_start={old.folder}"]
+    settings, root = load_settings(pipeline, override, "stopped"), old.folder.parent
+    fit = runs.fit
+
+    def only_the_retriever(stage, **more):
+        if stage.name != "retriever":
+            raise KeyboardInterrupt
+        fit(stage, **more)
+
+    monkeypatch.setattr(runs, "fit", only_the_retriever)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(settings, root, Console(quiet=True))
+    monkeypatch.setattr(runs, "fit", fit)
+    resumed = runs.train(settings, root, Console(quiet=True), resume=True)
+    stayed = [item for item in old.catalogue.ids if item != "film-7"]
+    np.testing.assert_allclose(scores(resumed, ["film-1"], stayed), scores(old, ["film-1"], stayed), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,16 @@ def test_a_warm_start_that_cannot_be_is_refused_before_anything_is_written(yeste
         runs.train(load_settings(pipeline, ["training.warm_start=nowhere"], "never"), root, Console(quiet=True))
 
 
+def test_a_run_does_not_replace_the_one_that_it_starts_from(yesterday, monkeypatch):
+    """Killed in its first epoch, it would leave neither."""
+    old, pipeline = yesterday
+    monkeypatch.chdir(pipeline.parent)
+    settings = load_settings(pipeline, [f"training.warm_start={old.folder}"], old.folder.name)
+    with pytest.raises(InputError, match="is the run itself, whose weights would be gone; choose another --name"):
+        runs.train(settings, old.folder.parent, Console(quiet=True), overwrite=True)
+    runs.open_run(old.folder)
+
+
 def test_a_new_index_knows_the_new_items_and_ranks_the_old_as_before(yesterday, monkeypatch):
     old, pipeline = yesterday
     monkeypatch.chdir(pipeline.parent)
@@ -122,12 +143,64 @@ def test_a_new_index_knows_the_new_items_and_ranks_the_old_as_before(yesterday, 
     assert not of_a_new_film["ranker_score"].equals(of_a_new_film["retriever_score"])  # not the most popular: it is known
 
 
-def test_numbers_of_a_new_index_are_scaled_as_training_scaled_them():
-    from tfcorr.data.features import FeatureSettings, encode
+PRICED = """
+data:
+  path: sales.csv
+  columns: {time: time}
+  min_interactions: 1
+  items: {path: goods.csv, key: item_id}
+  features: {price: {of: item, kind: numeric}, kind: {of: item}}
+history_length: 4
+retriever: {dim: 4}
+ranker: {dim: 4, attention: [4], mlp: [4]}
+sampler: {pool: 10, samples: 3}
+training: {epochs: 1, batch_size: 64}
+evaluation: {retrieve: 20, k: [5]}
+"""
 
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A run with features, and a function that changes tomorrow's prices and kinds."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [(f"u{user}", f"i{rng.integers(20)}", time) for user in range(40) for time in range(6)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "time"], orient="row").write_csv("sales.csv")
+
+    def write(prices, kinds):
+        goods = {"item_id": [f"i{number}" for number in range(20)], "price": prices, "kind": kinds}
+        pl.DataFrame(goods).write_csv("goods.csv")
+
+    write([float(number) for number in range(20)], ["ab"[number % 2] for number in range(20)])
+    (tmp_path / "shop.yaml").write_text(PRICED)
+    return runs.train(load_settings("shop.yaml"), tmp_path, Console(quiet=True)), write
+
+
+def test_features_mean_tomorrow_what_they_meant_in_training(shop):
+    """One good becomes dear, which moves mean and deviation; a kind is new, which moves the numbers of the others."""
+    old, write = shop
+    write([*(float(number) for number in range(19)), 1000.0], [*("ab"[number % 2] for number in range(19)), "_new"])
+    new = runs.reindexed(old)
+    same = [f"i{number}" for number in range(19)]
+    np.testing.assert_allclose(scores(new, ["i1", "i2"], same), scores(old, ["i1", "i2"], same), rtol=1e-4, atol=1e-6)
+    assert abs(scores(new, ["i1"], ["i19"]) - scores(old, ["i1"], ["i19"])).max() > 1e-3
+    settings = load_settings("shop.yaml", [*STILL, f"training.warm_start={old.folder}"], "warm")
+    warm = runs.train(settings, old.folder.parent, Console(quiet=True))
+    np.testing.assert_allclose(scores(warm, ["i1", "i2"], same), scores(old, ["i1", "i2"], same), rtol=1e-4, atol=1e-6)
+    runs.evaluate(runs.open_run(warm.folder))
+
+
+def test_a_warm_start_wants_the_features_in_their_old_order(shop):
+    """As a tower's tables are paired by it."""
+    old, _ = shop
+    features = "data.features={kind: {of: item}, price: {of: item, kind: numeric}}"
+    with pytest.raises(InputError, match=r"these differ: data\.features"):
+        runs.train(load_settings("shop.yaml", [features, f"training.warm_start={old.folder}"], "other"), old.folder.parent)
+
+
+def test_numbers_are_scaled_like_those_of_another():
     numeric = FeatureSettings(of="item", kind="numeric")
     old = encode("price", numeric, pl.Series([None, 1.0, 2.0, 6.0]), "old")
-    new = encode("price", numeric, pl.Series([None, 2.0, 6.0, 100.0, None]), "new").scaled_as(old)
-    np.testing.assert_allclose(new.values[1:3], old.values[2:4], rtol=1e-5)
-    assert (new.values[0], new.values[4]) == (0, 0)
-    assert (new.mean, new.scale) == (old.mean, old.scale)
+    new = encode("price", numeric, pl.Series([None, 2.0, 6.0, 3.0, None, 4.0]), "new", old)
+    np.testing.assert_allclose(new.values, (np.array([3, 2, 6, 3, 3, 4]) - 3) / old.scale, rtol=1e-5)
+    assert (new.mean, new.scale) == (old.mean, old.scale) == (3, pytest.approx(np.std([1, 2, 6])))

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -188,7 +189,7 @@ def compare(
 def export(
     run: RunFolder,
     label: Annotated[str, typer.Option(help="The label to point at the new version; a version is served while one does.")] = "stable",
-    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep, labelled or not.")] = 3,
+    keep: Annotated[int, typer.Option(min=1, help="How many versions without a label to keep, the newest.")] = 3,
     reindex: Annotated[bool, typer.Option("--reindex", help="With the items that the data have today, without training.")] = False,
 ) -> None:
     """Writes the run's SavedModels: retriever, ranker, cascade and cascade_scann, each as a new version.
@@ -260,7 +261,7 @@ def serve(
     chosen = {"host": host, "port": port, "rest_port": rest_port, "models": model or MODELS, "page": not no_page, "limits": limits}
     safety = {"tls_certificate": tls_certificate, "tls_key": tls_key, "api_key": api_key, "insecure": insecure, "drain_seconds": drain}
     settings = ServerSettings.parse(chosen | safety)
-    serve_models(run / "serving", settings, lambda line: console.print(line, soft_wrap=True))
+    serve_models(run / "serving", settings, partial(print, flush=True))  # not by the console, which ends all if no one reads
 
 
 @app.command()
@@ -297,6 +298,8 @@ def recommend(
         recommender = serving.Recommender(run, index)
     else:
         raise typer.BadParameter("give a run's folder, or --server HOST:PORT")
+    if server is None and (version_label or tls_ca):
+        raise typer.BadParameter("--label and --tls-ca are of a server: give --server HOST:PORT too")
     if titles and run is None:
         raise typer.BadParameter("--titles reads them from a run's folder: give it too")
     known = dict(_assigned(each, recommender.reads) for each in context or [])

@@ -30,7 +30,7 @@ from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.export import export
-from tfcorr.serving.versions import STABLE, newest_served
+from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
 from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
@@ -70,7 +70,11 @@ def train(
     console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name
     if writes:
         _check_claim(folder, settings, resume, overwrite)
-    dataset = load(settings.data)
+    warm = settings.training.warm_start
+    if warm is not None and warm.resolve() == folder.resolve():
+        raise InputError(f"training.warm_start: {warm} is the run itself, whose weights would be gone; choose another --name")
+    old = open_run(warm) if warm is not None else None
+    dataset = load(settings.data, old.features if old else ())
     console.print(account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
     known = dataset.catalogue, dataset.histories.users, dataset.features
@@ -78,8 +82,8 @@ def train(
         trained = _build_towers(settings, *known)
     run = Run(folder, settings, *known, _build_towers(settings, *known))
     check_start(settings, run.towers)
-    if settings.training.warm_start is not None and not (resume and (folder / "history.csv").is_file()):
-        console.print(_warm_start(open_run(settings.training.warm_start), run, trained), soft_wrap=True)
+    if old is not None:  # also where the run goes on, as some towers may have no state yet
+        console.print(_warm_start(old, run, trained), soft_wrap=True)
     if writes:
         _claim(folder, settings, resume)
         _write_provenance(run, dataset)
@@ -126,11 +130,9 @@ def reindexed(run: Run) -> Run:
 
     An item that is new is the mean of the others, and what its features say of it. Raises: InputError.
     """
-    dataset = load(run.settings.data)
-    trained = {feature.name: feature for feature in run.features}
-    features = [feature.scaled_as(trained[feature.name]) for feature in dataset.features]
-    known = dataset.catalogue, dataset.histories.users, features
-    new = replace(run, catalogue=known[0], users=known[1], features=features, towers=_build_towers(run.settings, *known))
+    dataset = load(run.settings.data, run.features)
+    known = dataset.catalogue, dataset.histories.users, dataset.features
+    new = replace(run, catalogue=known[0], users=known[1], features=known[2], towers=_build_towers(run.settings, *known))
     _take_over(run, new, new.towers)
     return new
 
@@ -151,7 +153,7 @@ def _warm_start(old: Run, new: Run, trained: dict[str, Tower]) -> str:
 
     def about(run: Run) -> dict[str, object]:
         towers = {name: tower.model_dump() for name, (tower, _) in run.settings.towers.items()}
-        features = {feature.name: (feature.of, "categorical" if feature.is_categorical else "numeric") for feature in run.features}
+        features = [(feature.name, feature.of, feature.is_categorical) for feature in run.features]  # in order, as the tables are
         return flat({"history_length": run.settings.history_length, **towers, "data": {"features": features}})
 
     before, now = about(old), about(new)
@@ -304,7 +306,7 @@ def evaluate(
     settings = run.settings.evaluation
     ks, retrieve = ks or settings.k, retrieve or settings.retrieve
     check_sizes(run.settings.sizes(retrieve), ks)
-    dataset = load(run.settings.data)
+    dataset = load(run.settings.data, run.features)
     check_data(run, dataset)
     cascade = cascade_of(run, index, retrieve)
     sizes = run.settings.history_length, settings.batch_size
@@ -329,9 +331,9 @@ def evaluate(
 
 
 def is_exported(run: Run) -> bool:
-    """Whether the newest export is newer than the weights."""
+    """Whether the newest export is newer than the weights, be it served or not."""
     serving = run.folder / "serving"
-    return _is_newer_than_weights(run, serving / "cascade" / str(newest_served(serving)) / "saved_model.pb")
+    return _is_newer_than_weights(run, serving / "cascade" / str(max(whole_versions(serving), default=0)) / "saved_model.pb")
 
 
 def _is_newer_than_weights(run: Run, path: Path) -> bool:
@@ -343,7 +345,7 @@ def _is_newer_than_weights(run: Run, path: Path) -> bool:
 def export_run(run: Run, label: str = STABLE, keep: int = 3) -> int:
     """Writes the run's SavedModels under `serving/`, to be served under a label; returns their version.
 
-    Versions without a label are removed, but for the newest `keep`.
+    Of the versions without a label, all but the newest `keep` are removed.
     """
     cascades = {name: cascade_of(run, index) for name, index in CASCADES.items()}
     settings = run.settings

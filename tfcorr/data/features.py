@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -60,21 +60,17 @@ class Feature:
         """Whether it has categories, not numbers."""
         return self.vocabulary is not None
 
-    def scaled_as(self, other: "Feature") -> "Feature":
-        """The same numbers, scaled as another's are; categories are as they were."""
-        if self.is_categorical:
-            return self
-        values = (self.values * self.scale + self.mean - other.mean) / other.scale
-        known = np.where(self.values == 0, 0, values).astype(np.float32)  # 0 is what is not known
-        return replace(self, values=known, mean=other.mean, scale=other.scale)
-
     def placeholder(self, rows: int) -> "Feature":
         """The same without its values: zeros for so many rows."""
         return replace(self, values=np.zeros((rows, *self.values.shape[1:]), self.values.dtype))
 
 
-def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str) -> Feature:
-    """A feature from a column with a row for each of its owners, in their order. Raises: InputError if numbers cannot be read."""
+def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str, like: Feature | None = None) -> Feature:
+    """A feature from a column with a row for each of its owners, in their order.
+
+    Numbers are scaled by their own mean and deviation, or as those of the feature that it is to be like. Raises: InputError if
+    numbers cannot be read.
+    """
     if settings.kind == "numeric":
         numbers = column.cast(pl.Float64, strict=False)
         wrong = column.filter(numbers.is_null() & column.is_not_null() & (column.cast(pl.String).str.strip_chars() != ""))
@@ -82,6 +78,8 @@ def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str) 
             raise InputError(f"{where}: {name} is {wrong[0]!r}, expected a number; mend it, or set data.features.{name}.kind: categorical")
         known = numbers.drop_nulls().drop_nans()
         mean, scale = (float(known.mean()), float(known.std(ddof=0)) or 1.0) if len(known) else (0.0, 1.0)  # type: ignore[arg-type]
+        if like is not None:
+            mean, scale = like.mean, like.scale
         values = ((numbers - mean) / scale).fill_nan(None).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
     cells = column.cast(pl.String).fill_null("")
@@ -124,13 +122,14 @@ class Side:
 class FeatureSource:
     """The features wanted, by name, and the tables beside the interactions that they are read from.
 
-    With `cold`, items that only their table has count as items too.
+    With `cold`, items that only their table has count as items too. Numbers are scaled as those of the features in `like`.
     """
 
     settings: dict[str, FeatureSettings]
     item: Side | None = None
     user: Side | None = None
     cold: bool = False
+    like: dict[str, Feature] = field(default_factory=dict)
 
     def encode_side(self, of: Literal["item", "user"], ids: list[str]) -> list[Feature]:
         """The features of items or users, aligned to their ids; row 0 is no one's. Raises: InputError if a column is missing."""
@@ -148,7 +147,7 @@ class FeatureSource:
         keyed = side.table.select(pl.col(side.key).cast(pl.String).alias("key"), *(pl.col(c).alias(f"of {n}") for n, c in columns.items()))
         keyed = keyed.drop_nulls("key").unique("key", keep="last")
         aligned = pl.DataFrame({"key": [None, *ids]}, schema={"key": pl.String}).join(keyed, on="key", how="left", maintain_order="left")
-        return [encode(name, each, aligned[f"of {name}"], side.where) for name, each in wanted.items()]
+        return [encode(name, each, aligned[f"of {name}"], side.where, self.like.get(name)) for name, each in wanted.items()]
 
 
 def write_features(features: Sequence[Feature], path: Path) -> None:

@@ -138,7 +138,7 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
             column = (
                 moments(each.kind, times) if each.kind in ("hour", "weekday") else interactions.collect(pl.col(FEATURE + name)).to_series()
             )
-            features.append(encode(name, each, column[rows[order]], interactions.where))
+            features.append(encode(name, each, column[rows[order]], interactions.where, source.like.get(name)))
     return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
 
 

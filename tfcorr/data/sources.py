@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from tfcorr.data.features import FeatureSource, Side
+from tfcorr.data.features import Feature, FeatureSource, Side
 from tfcorr.data.histories import Dataset, prepare
 from tfcorr.data.interactions import (
     Columns,
@@ -36,8 +37,8 @@ MOVIELENS_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33
 MOVIELENS_MEMBER = "recbole/dataset_example/ml-100k/ml-100k"
 
 
-def load(settings: DataSettings) -> Dataset:
-    """Reads and prepares the interactions that the settings name. Raises: InputError."""
+def load(settings: DataSettings, like: Sequence[Feature] = ()) -> Dataset:
+    """Reads and prepares the interactions that the settings name; numbers are scaled as those of `like`. Raises: InputError."""
     if settings.source == "prepared":
         if settings.path is None:
             raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
@@ -47,7 +48,9 @@ def load(settings: DataSettings) -> Dataset:
         interactions, item, user = _movielens(settings)
     else:
         interactions = {"file": read_interactions, "tfds": _tfds}.get(settings.source, read_published)(settings)
-    return prepare(interactions, settings.min_interactions, FeatureSource(settings.features, item, user, settings.cold_items))
+    scales = {feature.name: feature for feature in like}
+    source = FeatureSource(settings.features, item, user, settings.cold_items, scales)
+    return prepare(interactions, settings.min_interactions, source)
 
 
 def _side(settings: SideSettings | None, name: str) -> Side | None:

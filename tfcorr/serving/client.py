@@ -15,27 +15,33 @@ from tfcorr.serving.recommend import MODEL, AnyRecommender
 from tfcorr.settings import InputError
 
 SECONDS = 30.0  # that an answer may take
+OPTIONS = [("grpc.max_receive_message_length", -1)]  # an answer is as large as what was asked for
 
 
 class RemoteRecommender(AnyRecommender):
     """A cascade that is served, asked over gRPC."""
 
-    rows = 64
-
     def __init__(
-        self, server: str, index: IndexKind = "exact", label: str | None = None, api_key: str | None = None, certificate: Path | None = None
+        self,
+        server: str,
+        index: IndexKind = "exact",
+        label: str | None = None,
+        api_key: str | None = None,
+        certificate: Path | None = None,
+        rows: int = 64,
     ) -> None:
         """server is HOST:PORT; label chooses a version, where the highest is meant otherwise; with a certificate, by TLS.
 
-        certificate is a PEM file of those who may vouch for the server. Raises: InputError if the server does not answer.
+        certificate is a PEM file of those who may vouch for the server; rows are asked at once. Raises: InputError if the
+        server does not answer.
         """
-        self.server = server
+        self.server, self.rows = server, rows
         self.spec = ModelSpec(name=MODEL[index], version_label=label) if label else ModelSpec(name=MODEL[index])
         if certificate is None:
-            channel = grpc.insecure_channel(server)
+            channel = grpc.insecure_channel(server, OPTIONS)
         else:
             try:
-                channel = grpc.secure_channel(server, grpc.ssl_channel_credentials(certificate.read_bytes()))
+                channel = grpc.secure_channel(server, grpc.ssl_channel_credentials(certificate.read_bytes()), OPTIONS)
             except OSError as error:
                 raise InputError(f"{certificate}: cannot be read: {error.strerror}") from None
         self._stub = PredictionServiceStub(channel)

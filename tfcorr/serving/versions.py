@@ -75,14 +75,19 @@ def versions_on_disk(folder: Path) -> set[int]:
     return {int(path.name) for path in folder.glob("*") if path.name.isdigit()}
 
 
+def whole_versions(folder: Path) -> set[int]:
+    """The versions that every model has."""
+    return set.intersection(*(versions_on_disk(folder / name) for name in MODELS))
+
+
 def publish(folder: Path, version: int, label: str, keep: int) -> None:
     """Serves a version under a label; of what has no label then, all but the newest `keep` versions are removed."""
     now_served = labels(folder) | {label: version}
     _write(folder, now_served)
     for name in MODELS:
         there = versions_on_disk(folder / name)
-        kept = set(sorted(there)[-keep:]) | set(now_served.values())
-        for old in there - kept:
+        unlabelled = sorted(there - set(now_served.values()))
+        for old in unlabelled[:-keep]:
             removed = folder / name / f".{old}.removed"
             (folder / name / str(old)).rename(removed)  # so that no one finds half of it
             shutil.rmtree(removed)
@@ -96,7 +101,7 @@ def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]
     known = labels(folder)
     for label, version in moves.items():
         check_label(label)
-        there = set.intersection(*(versions_on_disk(folder / name) for name in MODELS))
+        there = whole_versions(folder)
         if version is not None and version not in there:
             found = ", ".join(map(str, sorted(there))) or "none"
             raise InputError(f"{label}={version}: there is no whole version {version} in {folder}; there are: {found}")

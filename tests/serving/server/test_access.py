@@ -31,6 +31,12 @@ def test_this_machine_needs_none(host):
     assert ServerSettings.parse({"host": host}).host == host
 
 
+@pytest.mark.parametrize("key", ["", " ", "two\nlines", "sésame", "trailing "])
+def test_a_key_that_could_not_be_sent_is_none(key):
+    with pytest.raises(InputError, match="api_key: expected printable ASCII"):
+        ServerSettings.parse({"host": "0.0.0.0", "api_key": key})
+
+
 def test_half_of_tls_is_refused():
     with pytest.raises(InputError, match="TLS needs both a certificate and a key"):
         ServerSettings.parse({"tls_certificate": Path("c")})
@@ -72,7 +78,10 @@ def test_tls_and_the_key_are_asked_of_everyone(trained, tmp_path):
     ("arguments", "sentence"),
     [
         (["RUN", "--host", "0.0.0.0"], "error: --host 0.0.0.0 is beyond this machine"),
-        (["RUN", "--tls-certificate", "no.pem", "--tls-key", "no.pem", "--model", "retriever"], "no.pem"),
+        (
+            ["RUN", "--tls-certificate", "no.pem", "--tls-key", "no.pem", "--model", "retriever"],
+            "no.pem cannot be used with no.pem",
+        ),
         (["RUN", "--model", "nope"], "error: models: there is no model 'nope'"),
         (["nowhere"], "error: nowhere/serving: there is nothing to serve; make a version with: tfcorr export nowhere"),
     ],

@@ -64,6 +64,19 @@ def test_the_binary_is_started_over_the_exports_and_follows_their_labels(trained
     assert said.read_text().splitlines()[-1] == "told to stop"
 
 
+def test_a_binary_that_is_killed_is_no_success(trained, tmp_path):
+    binary = tmp_path / "bin" / "tensorflow_model_server"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\nkill -9 $$\n")
+    binary.chmod(0o755)
+    environment = os.environ | {"PATH": f"{binary.parent}:{os.environ['PATH']}"}
+    command = [*COMMAND, trained.folder, "--insecure"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "ended with code -9" in ended.stderr) == (1, True)
+    ended = subprocess.run([*command, "--port", "0"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "give ports other than 0" in ended.stderr) == (1, True)
+
+
 @pytest.mark.skipif(shutil.which("tensorflow_model_server") is None, reason="tensorflow_model_server is not installed")
 def test_the_real_binary_answers_as_the_model_does_in_process(trained, tmp_path):
     folder = copy_of(trained, tmp_path / "run")

@@ -67,8 +67,7 @@ def test_every_test_user_has_one_list_over_grpc_in_process_and_in_evaluation(ser
     starts = dataset.histories.starts(places)
     ids = dataset.catalogue.ids
     histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
-    remote = RemoteRecommender(server.grpc_address, index)
-    remote.rows = 8  # what this server takes at once
+    remote = RemoteRecommender(server.grpc_address, index, rows=8)  # what this server takes at once
     found = remote.recommend(histories, 25)
     expected = Recommender(trained.folder, index).recommend(histories, 25)
     assert found.select("row", "rank", "item").equals(expected.select("row", "rank", "item"))

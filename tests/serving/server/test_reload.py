@@ -1,12 +1,15 @@
 """Versions come, go and are broken while requests are answered; none is dropped."""
 
+import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tests.serving.server.conftest import copy_of, start_server
 from tfcorr import runs
 from tfcorr.serving import versions
+from tfcorr.serving.recommend import Recommender
 
 ROW = {"history": ["film-1", "film-2"], "k": 5, "exclude": ["film-4"]}
 
@@ -55,10 +59,11 @@ def wait_for(server, expected):
 class Clients:
     """Threads that ask without a pause, by each way to choose a version; what was answered, and what was not."""
 
-    def __init__(self, server):
-        self.server, self.answered, self.failed, self._stop = server, [], [], threading.Event()
-        ways = [self._over_grpc, self._over_grpc, lambda: self._over_rest("/labels/stable"), lambda: self._over_rest("")]
-        self.threads = [threading.Thread(target=self._ask, args=(way,)) for way in ways]
+    def __init__(self, server, expected):
+        """expected are the lists that histories are answered by, each asked by threads of its own."""
+        self.server, self.expected, self.answered, self.failed, self._stop = server, expected, [], [], threading.Event()
+        ways = itertools.cycle([self._over_grpc, partial(self._over_rest, "/labels/stable"), partial(self._over_rest, "")])
+        self.threads = [threading.Thread(target=self._ask, args=each) for each in zip(ways, expected, strict=False)]
         self.stub, _ = server.stubs()
 
     def __enter__(self):
@@ -71,36 +76,43 @@ class Clients:
         for thread in self.threads:
             thread.join()
 
-    def _ask(self, way):
+    def _ask(self, way, history):
         while not self._stop.is_set():
             try:
-                self.answered.append(way())
+                version, items = way(history)
+                assert items == self.expected[history], (history, items)
+                self.answered.append(version)
             except Exception as error:
                 self.failed.append(error)
 
-    def _over_grpc(self):
-        return self.stub.Predict(message("stable"), 30).model_spec.version.value
+    def _over_grpc(self, history):
+        answer = self.stub.Predict(message("stable", history=history), 30)
+        return answer.model_spec.version.value, [item.decode() for item in tf.make_ndarray(answer.outputs["item"])[0]]
 
-    def _over_rest(self, path):
-        answer = requests.post(f"{self.server.url}/v1/models/cascade{path}:predict", json={"instances": [ROW]}, timeout=30)
+    def _over_rest(self, path, history):
+        row = {"history": history, "k": 5, "exclude": [""]}
+        answer = requests.post(f"{self.server.url}/v1/models/cascade{path}:predict", json={"instances": [row]}, timeout=30)
         answer.raise_for_status()
-        return len(answer.json()["predictions"][0]["item"])
+        return 0, answer.json()["predictions"][0]["item"]
 
 
-def message(label="", rows=1):
+def message(label="", rows=1, history=("film-1", "film-2")):
     request = PredictRequest()
     request.model_spec.name = "cascade"
     if label:
         request.model_spec.version_label = label
-    inputs = {"history": [["film-1", "film-2"]] * rows, "k": np.full(rows, 5, np.int32), "exclude": [[""]] * rows}
+    inputs = {"history": [list(history)] * rows, "k": np.full(rows, 5, np.int32), "exclude": [[""]] * rows}
     for name, values in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
     return request
 
 
-def test_versions_roll_forward_and_back_without_a_dropped_request(changing):
+def test_versions_roll_forward_and_back_and_every_request_has_its_own_answer(changing, trained):
     server, folder = changing
-    with Clients(server) as clients:
+    histories = [(f"film-{number}", f"film-{2 * number}") for number in range(1, 7)]
+    found = Recommender(trained.folder).recommend([list(each) for each in histories], 5)
+    lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
+    with Clients(server, dict(zip(histories, lists, strict=True))) as clients:
         publish_copy(folder, 2, "canary")
         wait_for(server, {1: "AVAILABLE", 2: "AVAILABLE"})
         versions.move_labels(folder, {"stable": 2, "canary": None})
@@ -111,7 +123,7 @@ def test_versions_roll_forward_and_back_without_a_dropped_request(changing):
         wait_for(server, {1: "END", 2: "AVAILABLE", 3: "END"})
         time.sleep(0.3)
     assert not clients.failed
-    assert set(clients.answered) == {1, 2, 3, 5}  # versions, and five items
+    assert set(clients.answered) == {0, 1, 2, 3}  # 0 is over REST, which does not say
     assert clients.stub.Predict(message("stable"), 30).model_spec.version.value == 2
 
 
@@ -124,7 +136,7 @@ def test_a_broken_version_or_configuration_takes_nothing_down(changing):
     assert "version 2: cannot be loaded" in server.lines_until("version 2")[-1]
     found = server.get("/v1/models/cascade").json()["model_version_status"]
     assert [(each["version"], each["state"], each["status"]["error_code"]) for each in found] == [
-        ("2", "LOADING", "UNKNOWN"),
+        ("2", "END", "UNKNOWN"),
         ("1", "AVAILABLE", "OK"),
     ]
     stub, _ = server.stubs()
@@ -189,6 +201,26 @@ def test_a_server_that_is_told_to_stop_answers_what_it_was_asked(changing):
     assert [len(tf.make_ndarray(answer.result(30).outputs["item"])) for answer in asked] == [256] * 12
     assert server.process.wait(30) == 0
     assert server.process.stdout.read().splitlines()[-1] == "stopped"
+
+
+def test_a_slow_sender_is_waited_for_no_longer_than_it_was_said(trained, tmp_path):
+    server = start_server(copy_of(trained, tmp_path), "--model", "cascade", "--drain", "1")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(b"POST /v1/models/cascade:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - started < 8
+
+
+def test_a_server_that_no_one_listens_to_goes_on(changing):
+    server, folder = changing
+    server.process.stdout.close()
+    publish_copy(folder, 2, "stable")
+    wait_for(server, {1: "END", 2: "AVAILABLE"})
+    assert server.predict({"instances": [ROW]}).status_code == 200
 
 
 def test_too_many_requests_at_once_are_refused_at_once(trained, tmp_path):

@@ -1,5 +1,6 @@
 """What Prometheus is told."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Requests by protocol, method, model and code; their seconds; how many are answered together; what is available."""
+    """Requests by protocol, method, model and code; their seconds; how many are answered together, and how many are under way."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use here
@@ -35,6 +36,9 @@ class Metrics:
             code = StatusCode.OK
         except RequestError as error:
             code = error.code
+            raise
+        except asyncio.CancelledError:  # whoever asked did not wait
+            code = StatusCode.CANCELLED
             raise
         finally:
             self.requests.labels(api, method, model, code.name).inc()

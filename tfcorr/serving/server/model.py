@@ -14,17 +14,21 @@ from tfcorr.serving.server.batcher import Arrays, Batcher, Job
 class LoadedModel:
     """A SavedModel that has answered its warm-up requests."""
 
-    def __init__(self, folder: Path, name: str, version: int, rows: int, observe: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, version: int, rows: int, observe: Callable[[int], None]) -> None:
         """rows is how many it answers at once; observe is told how many it did. Raises: whatever TensorFlow does."""
-        self.name, self.version = name, version
+        self.version = version
         self.signatures = signatures_of(folder)
         if foreign_operations(folder):
             importlib.import_module("scann")  # registers its operations
         self._model = tf.saved_model.load(str(folder))
         self._batcher = Batcher(self._run, rows, observe)
-        for request in read_warmup(folder):
-            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-            self._batcher.submit(Job(request.model_spec.signature_name, inputs)).result()
+        try:
+            for request in read_warmup(folder):
+                inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+                self._batcher.submit(Job(request.model_spec.signature_name, inputs)).result()
+        except Exception:
+            self.close()
+            raise
 
     async def ask(self, signature: str, inputs: Arrays) -> Arrays:
         """Answers checked inputs. Raises: tf.errors.OpError."""

@@ -27,6 +27,8 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
 
     Raises: InputError if nothing was exported, or it ends by itself with an error.
     """
+    if 0 in (settings.port, settings.rest_port) or settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
+        raise InputError(f"{BINARY} listens at every address, and at ports that are named: leave --host out, and give ports other than 0")
     names = [name for name in settings.models if name not in versions.ELSEWHERE]
     served = versions.labels(folder)
     if not served or not names:
@@ -44,15 +46,21 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
         }
         announce(f"{BINARY} at every address of this machine, gRPC at port {settings.port}, REST at port {settings.rest_port}")
         with subprocess.Popen([BINARY, *(f"--{name}={value}" for name, value in flags.items())]) as process:
+            told: list[int] = []
+
+            def tell(number: int, _: object) -> None:
+                told.append(number)
+                process.send_signal(number)
+
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda received, _: process.send_signal(received))
+                signal.signal(number, tell)
             code = None
             while code is None:
                 try:
                     code = process.wait(settings.poll_seconds)
                 except subprocess.TimeoutExpired:
                     served = _follow(config, folder, names, served, announce)
-    if code > 0:
+    if code and not told:
         raise InputError(f"{BINARY} ended with code {code}; what it said stands above")
 
 

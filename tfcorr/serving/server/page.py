@@ -39,7 +39,7 @@ class Page:
         if "id" in request.query:
             wanted = request.query.getall("id")[:ASKED]
             return web.json_response(items.filter(pl.col("id").is_in(wanted)).select("id", "title").to_dicts())
-        text = request.query.get("q", "").casefold()
+        text = request.query.get("q", "").lower()
         found = items.filter(pl.col("text").str.contains(text, literal=True)).head(SHOWN)
         return web.json_response(found.select("id", "title").to_dicts())
 

@@ -39,6 +39,7 @@ class Registry:
         self.statuses: dict[str, dict[int, Status]] = {name: {} for name in self.names}
         self.labels: dict[str, dict[str, int]] = {name: {} for name in self.names}
         self._loaded: dict[str, dict[int, LoadedModel]] = {name: {} for name in self.names}
+        self._failed: set[tuple[str, int]] = set()
         self._complaint = ""
 
     def find(self, spec: ModelSpec) -> LoadedModel:
@@ -76,7 +77,10 @@ class Registry:
         """Looks at models.config every so many seconds, for ever."""
         while True:
             await asyncio.sleep(seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # a fault in following is no reason to answer no more
+                self._complain(f"{type(error).__name__}: {error}; what is loaded goes on")
 
     async def refresh(self) -> None:
         """Loads what is to be served and is not, then lets go of what is not to be; says why where it cannot."""
@@ -93,6 +97,7 @@ class Registry:
 
     async def _refresh(self, name: str, labels: dict[str, int]) -> None:
         loaded, wanted = self._loaded[name], set(labels.values())
+        self._failed -= {(name, version) for version in self.statuses[name] if version not in wanted}
         for version in sorted(wanted - loaded.keys()):
             await self._try_to_load(name, version)
         served = wanted & loaded.keys()
@@ -105,20 +110,18 @@ class Registry:
         kept = served | set(self.labels[name].values())
         for version in sorted(loaded.keys() - kept):
             await self._unload(name, version)
-        for version in self.statuses[name].keys() - wanted - loaded.keys():
-            self.statuses[name][version].state = State.END
 
     async def _try_to_load(self, name: str, version: int) -> None:
         """A version that could not be loaded is not tried again until it has been taken out of models.config."""
-        status = self.statuses[name].get(version)
-        if status is not None and status.state == State.LOADING:
+        if (name, version) in self._failed:
             return
         self.statuses[name][version] = status = Status(State.LOADING)
         try:
             model = await asyncio.to_thread(self._load, self.folder / name / str(version), name, version)
         except Exception as error:  # of TensorFlow's many kinds: a version that is broken must not take others with it
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            status.code, status.message = StatusCode.UNKNOWN, first
+            self.statuses[name][version] = Status(State.END, StatusCode.UNKNOWN, first)
+            self._failed.add((name, version))
             self._announce(f"{name} version {version}: cannot be loaded: {first}")
             return
         self._loaded[name][version] = model
@@ -129,8 +132,7 @@ class Registry:
         """Those who have asked it already are answered by it."""
         self.statuses[name][version].state = State.UNLOADING
         await asyncio.to_thread(self._loaded[name].pop(version).close)
-        gc.collect()
-        _trim()
+        await asyncio.to_thread(_free)
         self.statuses[name][version].state = State.END
         self._announce(f"{name} version {version}: unloaded")
 
@@ -152,8 +154,9 @@ class Registry:
         self._complaint = complaint
 
 
-def _trim() -> None:
-    """Gives memory that was freed back to the system, which glibc would keep for long."""
+def _free() -> None:
+    """Gives what is no more in use back to the system, which glibc would keep for long."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

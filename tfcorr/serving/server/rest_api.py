@@ -20,7 +20,7 @@ from tfcorr.serving.server.requests import check_names, checked
 from tfcorr.serving.server.service import DEFAULT, Service
 from tfcorr.serving.versions import MONITORING_PATH
 
-BODY_SECONDS = 30
+BODY_SECONDS, BODIES = 30, 2  # for a body to come; bodies under way, as a multiple of the requests that may be
 PATH = re.compile(r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?(?P<what>:predict|/metadata)?")
 
 
@@ -29,6 +29,7 @@ class Rest:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._coming = 0  # bodies that are not here yet
 
     async def models(self, request: web.Request) -> web.Response:
         """Everything under /v1/models/."""
@@ -44,7 +45,7 @@ class Rest:
                 raise invalid(f"version {match['version']} is beyond 64 bits")
             spec.version.value = int(match["version"])
         method = {":predict": "Predict", "/metadata": "GetModelMetadata", None: "GetModelStatus"}[what]
-        body = await _body_of(request) if what == ":predict" else b""  # before it is admitted: a slow sender takes no one's place
+        body = await self._body_of(request) if what == ":predict" else b""  # before it is admitted: a slow sender takes no one's place
         with self.service.admitted("REST", method, spec.name):
             if what == ":predict":
                 return await self._predict(spec, body)
@@ -55,6 +56,17 @@ class Rest:
     async def metrics(self, _: web.Request) -> web.Response:
         """For Prometheus."""
         return web.Response(body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _body_of(self, request: web.Request) -> bytes:
+        if self._coming >= BODIES * self.service.limits.requests:
+            raise RequestError(StatusCode.RESOURCE_EXHAUSTED, f"{self._coming} requests are being sent already; try again")
+        self._coming += 1
+        try:
+            return await asyncio.wait_for(request.read(), BODY_SECONDS)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS} s") from None
+        finally:
+            self._coming -= 1
 
     async def _predict(self, spec: ModelSpec, text: bytes) -> web.Response:
         body = rest_json.parse(text)
@@ -107,13 +119,6 @@ def _key_required(key: str) -> Middleware:
         return await handler(request)
 
     return check
-
-
-async def _body_of(request: web.Request) -> bytes:
-    try:
-        return await asyncio.wait_for(request.read(), BODY_SECONDS)
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS} s") from None
 
 
 def _json_of(message: object) -> web.Response:

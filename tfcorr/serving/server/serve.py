@@ -1,12 +1,13 @@
 """From settings to a server that runs until it is told to stop."""
 
 import asyncio
+import contextlib
 import signal
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 from aiohttp import web
@@ -32,14 +33,20 @@ def serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None
     if model_server.is_wanted(settings):
         model_server.run(folder, settings, announce)
     else:
-        asyncio.run(_serve(folder, settings, announce))
+        asyncio.run(_serve(folder, settings, partial(_say, announce)))
+
+
+def _say(announce: Callable[[str], None], line: str) -> None:
+    """A server does not end because no one listens to what it says."""
+    with contextlib.suppress(OSError):
+        announce(line)
 
 
 async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
     metrics, limits = Metrics(), settings.limits
 
     def load(path: Path, name: str, version: int) -> LoadedModel:
-        return LoadedModel(path, name, version, limits.rows, metrics.rows.labels(name).observe)
+        return LoadedModel(path, version, limits.rows, metrics.rows.labels(name).observe)
 
     registry = Registry(folder, settings.models, load, announce)
     await registry.refresh()
@@ -50,50 +57,63 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
-        grpc_port = await _start_grpc(service, settings, key, stack)
-        page = Page(registry, limits.k) if settings.page and "cascade" in settings.models else None
-        rest_port = await _start_rest(web.AppRunner(make_app(service, page, key), access_log=None), settings, stack)
-        scheme = "https" if settings.tls_certificate else "http"
-        announce(f"gRPC at {settings.host}:{grpc_port}, REST at {scheme}://{settings.host}:{rest_port}" + (", page at /" if page else ""))
+    tls = _tls_of(settings)
+    page = Page(registry, limits.k) if settings.page and "cascade" in settings.models else None
+    grpc_server = make_server(service, key)
+    runner = web.AppRunner(make_app(service, page, key), access_log=None, shutdown_timeout=settings.drain_seconds)
+    try:
+        grpc_port = await _start_grpc(grpc_server, settings, tls)
+        rest_port = await _start_rest(runner, settings, tls)
+        host, scheme = _bracketed(settings.host), "https" if tls else "http"
+        announce(f"gRPC at {host}:{grpc_port}, REST at {scheme}://{host}:{rest_port}" + (", page at /" if page else ""))
         following = asyncio.create_task(registry.follow(settings.poll_seconds))
-        await asyncio.wait([following, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
-            following.result()  # raises what ended it, which nothing should
+        await stop.wait()
         following.cancel()
         announce(f"stopping: requests have {settings.drain_seconds:g} s to end")
+    finally:
+        await asyncio.gather(grpc_server.stop(settings.drain_seconds), runner.cleanup())
     announce("stopped")
 
 
-async def _start_grpc(service: Service, settings: ServerSettings, key: str | None, stack: AsyncExitStack) -> int:
-    server = make_server(service, key)
-    address = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+class _Tls(NamedTuple):
+    """A certificate and its key, as each protocol takes them."""
+
+    grpc: Any
+    rest: ssl.SSLContext
+
+
+def _tls_of(settings: ServerSettings) -> _Tls | None:
+    """Raises: InputError if the files are not there, or do not fit together."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        if settings.tls_certificate and settings.tls_key:
-            pair = settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes()
-            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-        else:
-            port = server.add_insecure_port(address)
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"cannot listen at {address}: {error}; choose another --port or --host") from None
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        pair = settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"{settings.tls_certificate} cannot be used with {settings.tls_key}: {error.strerror or error}") from None
+    return _Tls(grpc.ssl_server_credentials([pair]), context)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _start_grpc(server: grpc.aio.Server, settings: ServerSettings, tls: _Tls | None) -> int:
+    address = f"{_bracketed(settings.host)}:{settings.port}"
+    try:
+        port = server.add_secure_port(address, tls.grpc) if tls else server.add_insecure_port(address)
+    except RuntimeError:
+        raise InputError(f"cannot listen at {address}: it is in use, or not this machine's; choose another --port or --host") from None
     await server.start()
-    stack.push_async_callback(server.stop, settings.drain_seconds)
     return int(port)
 
 
-async def _start_rest(runner: web.AppRunner, settings: ServerSettings, stack: AsyncExitStack) -> int:
-    context = None
-    if settings.tls_certificate:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{settings.tls_certificate}: cannot be used with {settings.tls_key}: {error}") from None
+async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls | None) -> int:
     await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = partial(web.TCPSite, runner, settings.host, settings.rest_port, ssl_context=context)
     try:
-        await site().start()
+        await web.TCPSite(runner, settings.host, settings.rest_port, ssl_context=tls.rest if tls else None).start()
     except OSError as error:
-        raise InputError(f"cannot listen at {settings.host}:{settings.rest_port}: {error.strerror}; choose another --rest-port") from None
+        address = f"{_bracketed(settings.host)}:{settings.rest_port}"
+        raise InputError(f"cannot listen at {address}: {error.strerror}; choose another --rest-port or --host") from None
     return int(runner.addresses[0][1])

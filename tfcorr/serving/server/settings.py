@@ -36,6 +36,14 @@ class ServerSettings(Settings):
     drain_seconds: float = Field(30.0, ge=0, description="how long requests may take to end when the server is told to stop")
     limits: Limits = Limits()
 
+    @field_validator("api_key")
+    @classmethod
+    def _key_can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key is not None else None
+        if text is not None and not (text and text.isascii() and text.isprintable() and text == text.strip()):
+            raise ValueError("expected printable ASCII without spaces around it, and not nothing; choose another key, or none")
+        return key
+
     @field_validator("models")
     @classmethod
     def _models_exist(cls, models: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,49 @@
+"""From JSON to the arrays that an input takes; the whole protocol is tested against a server elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
+
+from tfcorr.serving.server import rest_json
+from tfcorr.serving.server.errors import RequestError
+
+
+def info(dtype, *shape):
+    return TensorInfo(dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(shape).as_proto())
+
+
+@given(st.lists(st.floats(width=32) | st.integers(-(10**6), 10**6), max_size=5))
+def test_numbers_are_taken_for_floats(values):
+    array = rest_json.array_of("price", json.loads(json.dumps(values)), info(tf.float32, None))
+    np.testing.assert_array_equal(array, np.array(values, np.float32))
+
+
+@pytest.mark.parametrize("value", [10**400, True, "1", None, [1]])
+def test_what_is_no_float_is_refused(value):
+    with pytest.raises(RequestError, match="price: expected values of type float32"):
+        rest_json.array_of("price", [value], info(tf.float32, None))
+
+
+@given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=2, max_size=2), max_size=3))
+def test_texts_are_taken_as_utf8(rows):
+    array = rest_json.array_of("history", rows, info(tf.string, None, None))
+    assert array.tolist() == [[text.encode() for text in row] for row in rows]
+
+
+@given(st.lists(st.binary(max_size=5), min_size=1, max_size=4))
+def test_bytes_come_and_go_as_base64(values):
+    """An output whose name ends with _bytes is encoded, as the original does."""
+    body = rest_json.predictions({"raw_bytes": np.array(values, object)}, in_rows=True)
+    back = rest_json.array_of("item", json.loads(json.dumps(body))["predictions"], info(tf.string, None))
+    assert back.tolist() == values
+
+
+def test_rows_and_columns_hold_the_same():
+    outputs = {"item": np.array([[b"a", b"b"]], object), "score": np.array([[1.5, 2.5]], np.float32)}
+    assert rest_json.predictions(outputs, in_rows=False) == {"outputs": {"item": [["a", "b"]], "score": [[1.5, 2.5]]}}
+    assert rest_json.predictions(outputs, in_rows=True) == {"predictions": [{"item": ["a", "b"], "score": [1.5, 2.5]}]}
