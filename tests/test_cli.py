@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -94,8 +95,10 @@ def test_wrong_usage_exits_with_2_and_wrong_input_with_1(tfcorr, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained):
-    code, out, _ = tfcorr("evaluate", trained.folder, "--k", "1", "5", "10", "--json", "--ranker-alone")
+def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path):
+    run = tmp_path / "run"  # a copy, as ranks.parquet is written anew
+    shutil.copytree(trained.folder, run)
+    code, out, _ = tfcorr("evaluate", run, "--k", "1", "5", "10", "--json", "--ranker-alone")
     assert code == 0
     measured = json.loads(out)
     assert measured["users"] == 60
@@ -103,7 +106,7 @@ def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained):
     expected = [f"{name}@{k}" for name in ("ndcg", "recall", "mrr") for k in (1, 5, 10)]
     assert list(measured["metrics"]["cascade"]) == list(measured["metrics"]["ranker"]) == expected
     assert list(measured["metrics"]["retriever"]) == [*expected, "recall@25"]
-    code, out, _ = tfcorr("evaluate", trained.folder, "--k", "5", "--retrieve", "9", "--ranker-alone")
+    code, out, _ = tfcorr("evaluate", run, "--k", "5", "--retrieve", "9", "--ranker-alone")
     assert code == 0
     assert "60 users" in out
     assert "recall@9" in out
@@ -188,3 +191,19 @@ def test_a_server_or_a_run_must_be_given_to_recommend(tfcorr, trained):
     assert (code, "give a run's folder, or --server HOST:PORT" in " ".join(err.replace("│", " ").split())) == (2, True)
     code, _, err = tfcorr("recommend", "--server", "127.0.0.1:1", "--history", "film-1")
     assert (code, err.startswith("error: 127.0.0.1:1: UNAVAILABLE")) == (1, True)
+
+
+def test_what_is_asked_for_is_read_as_it_may_be_pasted(tfcorr, trained):
+    code, out, _ = tfcorr("recommend", trained.folder, "--history", "film-1\nfilm-2")
+    assert code == 0
+    assert out == tfcorr("recommend", trained.folder, "--history", "film-1,film-2")[1]
+    for history, sentence in (("x" * 200_000, "cannot be read as ids"), ("\udcff", "is no UTF-8")):
+        code, _, err = tfcorr("recommend", trained.folder, "--history", history)
+        assert (code, sentence in err) == (1, True)
+
+
+def test_a_version_that_is_damaged_is_named(tfcorr, trained, tmp_path):
+    shutil.copytree(trained.folder / "serving", tmp_path / "serving")
+    (tmp_path / "serving" / "cascade" / "1" / "saved_model.pb").write_bytes(b"x")
+    code, _, err = tfcorr("recommend", tmp_path, "--history", "film-1")
+    assert (code, "cascade/1: cannot be loaded" in err) == (1, True)

@@ -353,7 +353,10 @@ def _spread(arguments: list[str]) -> list[str]:
 
 def _ids(text: str) -> list[str]:
     """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
-    return [item for row in csv.reader([text], skipinitialspace=True) for item in row if item]
+    try:
+        return [item for row in csv.reader(text.splitlines(), skipinitialspace=True) for item in row if item]
+    except csv.Error as error:
+        raise InputError(f"{text[:40]!r}: cannot be read as ids with commas between them: {error}") from None
 
 
 def _move(text: str) -> tuple[str, int | None]:
@@ -377,6 +380,9 @@ def _assigned(text: str, names: frozenset[str]) -> tuple[str, list[object]]:
 def main() -> None:
     """The console script: exits with 0 when done, 1 when input or settings are wrong, 2 on wrong usage."""
     try:
+        for argument in sys.argv[1:]:
+            if any("\udc80" <= each <= "\udcff" for each in argument):
+                raise InputError(f"{argument!r}: is no UTF-8")
         app(args=_spread(sys.argv[1:]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,7 @@
 import difflib
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 
@@ -39,9 +39,15 @@ def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{path!r} is required"
     message = detail["msg"].removeprefix("Value error, ")
-    if isinstance(detail["input"], str | int | float | bool) or detail["input"] is None:
+    if not _is_secret(cls, path) and (isinstance(detail["input"], str | int | float | bool) or detail["input"] is None):
         message += f" (received: {detail['input']!r})"
     return f"{path}: {message}" if path else message
+
+
+def _is_secret(cls: type[Settings], path: str) -> bool:
+    """Whether what was received must not be shown."""
+    field = cls.model_fields.get(path)
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _names(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -143,7 +143,8 @@ def test_a_label_rolls_back_and_forward(tmp_path):
         ({"stable": 7}, "there is no whole version 7 in .*; there are: 1, 2"),
         ({"old": None}, "there is no label 'old' to take away; there are: stable"),
         ({"stable": None}, "nothing would be served"),
-        ({"a/b": 1}, "label 'a/b': expected letters, digits"),
+        ({"a/b": 1}, "label 'a/b': expected a letter or digit"),
+        ({"..": 1}, "label '..': expected a letter or digit"),
     ],
 )
 def test_a_move_that_would_break_serving_is_refused(tmp_path, moves, sentence):
@@ -160,6 +161,18 @@ def test_only_the_newest_and_the_labelled_versions_are_kept(tmp_path):
         versions.publish(tmp_path, number, "first" if number == 1 else "stable", 3)
     for name in versions.MODELS:
         assert versions.versions_on_disk(tmp_path / name) == {1, 3, 4, 5, 6}
+
+
+def test_what_a_killed_export_left_takes_no_place(tmp_path):
+    made(tmp_path, 1, 2, 3)
+    versions.publish(tmp_path, 3, "stable", 2)
+    (tmp_path / "retriever" / "4").mkdir()  # whole by itself, but the other models were not written
+    (tmp_path / "retriever" / "²").mkdir()  # no version
+    with versions.exclusive(tmp_path):
+        assert versions.next_version(tmp_path) == 4
+        made(tmp_path, 4)
+        versions.publish(tmp_path, 4, "stable", 2)
+    assert versions.whole_versions(tmp_path) == {2, 3, 4}
 
 
 def test_a_damaged_configuration_is_named(tmp_path):

@@ -62,7 +62,7 @@ class AnyRecommender(ABC):
     ) -> pl.DataFrame:
         rows = len(histories)
         request = {"history": _padded(histories), "k": tf.fill([rows], tf.constant(k, tf.int32)), "exclude": _padded(exclude)}
-        request |= {name: _column(self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
+        request |= {name: _column(name, self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
         answer = self.ask(request)
         width = answer["item"].shape[1]
         flat = {"row": np.repeat(np.arange(first, first + rows), width), "rank": np.tile(np.arange(1, width + 1), rows), **answer}
@@ -79,7 +79,11 @@ class Recommender(AnyRecommender):
         model = served_model(run, MODEL[index])
         if index == "scann":
             importlib.import_module("scann")  # registers the operations that this SavedModel holds
-        self._model = tf.saved_model.load(str(model))
+        try:
+            self._model = tf.saved_model.load(str(model))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"{model}: cannot be loaded: {first}; make a new version with: tfcorr export {run}") from None
         self._serve = self._model.signatures["serving_default"]
         self.specs = self._serve.structured_input_signature[1]
 
@@ -145,9 +149,16 @@ def _padded(rows: Sequence[Sequence[str]]) -> tf.Tensor:
     return tf.ragged.constant(rows, dtype=tf.string, ragged_rank=1).to_tensor("")
 
 
-def _column(spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
-    """Values for each row, None where one is not known, as the tensor of a request."""
+def _column(name: str, spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
+    """Values for each row, None where one is not known, as the tensor of a request. Raises: InputError if one is no number."""
     if spec.dtype != tf.string:
-        return tf.constant([math.nan if value is None else float(value) for value in values], tf.float32)
+        return tf.constant([math.nan if value is None else _number(name, value) for value in values], tf.float32)
     texts = [[] if value is None else list(map(str, value)) if isinstance(value, list | tuple) else [str(value)] for value in values]
     return _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected a number, received {value!r}") from None

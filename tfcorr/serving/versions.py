@@ -61,18 +61,18 @@ def newest_served(folder: Path) -> int:
 
 def check_label(label: str) -> None:
     """Raises: InputError if it cannot be a label, as it must stand in the path of a request."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", label):
-        raise InputError(f"label {label!r}: expected letters, digits, and _ . - between them, such as stable or canary")
+    if not re.fullmatch(r"\w[\w.-]*", label, re.ASCII):
+        raise InputError(f"label {label!r}: expected a letter or digit, then these or _ . - such as stable or canary")
 
 
 def next_version(folder: Path) -> int:
-    """One more than the highest version of any model, whether it was ever served or not."""
+    """One more than the highest version of any model that is there, whether it was ever served or not."""
     return 1 + max((max(versions_on_disk(folder / name), default=0) for name in MODELS), default=0)
 
 
 def versions_on_disk(folder: Path) -> set[int]:
     """The versions under NAME/."""
-    return {int(path.name) for path in folder.glob("*") if path.name.isdigit()}
+    return {int(path.name) for path in folder.glob("*") if path.name.isascii() and path.name.isdecimal()}
 
 
 def whole_versions(folder: Path) -> set[int]:
@@ -84,13 +84,16 @@ def publish(folder: Path, version: int, label: str, keep: int) -> None:
     """Serves a version under a label; of what has no label then, all but the newest `keep` versions are removed."""
     now_served = labels(folder) | {label: version}
     _write(folder, now_served)
-    for name in MODELS:
-        there = versions_on_disk(folder / name)
-        unlabelled = sorted(there - set(now_served.values()))
-        for old in unlabelled[:-keep]:
-            removed = folder / name / f".{old}.removed"
-            (folder / name / str(old)).rename(removed)  # so that no one finds half of it
-            shutil.rmtree(removed)
+    for old in sorted(whole_versions(folder) - set(now_served.values()))[:-keep]:
+        for name in MODELS:
+            _remove(folder / name / str(old))
+
+
+def _remove(version: Path) -> None:
+    """In one step, so that no one finds half of it."""
+    removed = version.with_name(f".{version.name}.removed")
+    version.rename(removed)
+    shutil.rmtree(removed)
 
 
 def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]:
@@ -123,6 +126,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         for name in MODELS:
             for left in [*(folder / name).glob(".*.partial-*"), *(folder / name).glob(".*.removed")]:
                 shutil.rmtree(left)
+            for version in versions_on_disk(folder / name) - whole_versions(folder) - set(labels(folder).values()):
+                _remove(folder / name / str(version))
         yield
 
 

@@ -1,5 +1,6 @@
 """Who may ask: nobody beyond this machine, unless by TLS, with a key, or because someone said so."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import grpc
 import pytest
 import requests
 import trustme
+from cryptography.hazmat.primitives import serialization
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tests.serving.server.conftest import copy_of, start_server
@@ -33,8 +35,9 @@ def test_this_machine_needs_none(host):
 
 @pytest.mark.parametrize("key", ["", " ", "two\nlines", "sésame", "trailing "])
 def test_a_key_that_could_not_be_sent_is_none(key):
-    with pytest.raises(InputError, match="api_key: expected printable ASCII"):
+    with pytest.raises(InputError, match="api_key: expected printable ASCII") as error:
         ServerSettings.parse({"host": "0.0.0.0", "api_key": key})
+    assert "received" not in str(error.value)  # a secret is not for the log
 
 
 def test_half_of_tls_is_refused():
@@ -72,6 +75,25 @@ def test_tls_and_the_key_are_asked_of_everyone(trained, tmp_path):
     finally:
         server.process.kill()
         server.process.wait(30)
+
+
+def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(trained, tmp_path):
+    pair = trustme.CA().issue_cert("127.0.0.1")
+    key = serialization.load_pem_private_key(pair.private_key_pem.bytes(), None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"abc")
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    tls = ["--tls-certificate", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for more, sentence in (
+            (tls, "the TLS key is encrypted"),
+            (["--port", port, "--model", "retriever"], f"cannot listen at 127.0.0.1:{port}: it is in use"),
+            (["--port", "0", "--rest-port", port, "--model", "retriever"], f"cannot listen at 127.0.0.1:{port}: "),
+        ):
+            command = [sys.executable, "-c", "from tfcorr.cli import main; main()", "serve", trained.folder, *more]
+            ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+            assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,20 @@ def test_a_pasted_history_and_the_keys_that_take_back(page):
     expect(page.locator("#ranked li")).to_have_count(3)
 
 
+def test_an_id_is_offered_before_what_holds_it(page):
+    """As film-1 is, which is in film-10 to film-19 too."""
+    choose(page, "film-1")
+    expect(page.locator("#history li")).to_have_text("Film No. 1×")
+
+
+def test_many_long_ids_are_asked_for_in_parts(page, server):
+    ids = [f"{number}-{'x' * 120}" for number in range(40)]
+    page.goto(f"{server.url}/#" + "&".join(f"item={each}" for each in ids))
+    page.reload()
+    page.wait_for_selector("#ranked li")
+    expect(page.locator("#history li")).to_have_count(40)
+
+
 def test_what_the_model_does_not_know_is_said(page):
     page.fill("#search", "who?, what?")
     page.keyboard.press("Enter")

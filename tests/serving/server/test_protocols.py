@@ -2,12 +2,15 @@
 
 import base64
 import re
+import socket
+import time
 from pathlib import Path
 
 import grpc
 import numpy as np
 import polars as pl
 import pytest
+import requests
 import tensorflow as tf
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
@@ -240,6 +243,35 @@ def test_what_is_not_there_is_not_found_or_not_implemented(server):
 def test_a_wrong_body_is_told_what_is_wrong(server, path, body, status, sentence):
     answer = server.predict(body, path)
     assert (answer.status_code, sentence in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_text_that_is_none_and_bodies_that_do_not_unpack_are_refused(server):
+    body = b'{"signature_name": "\\ud800", "instances": [{"history": ["film-1"], "k": 2, "exclude": [""]}]}'
+    assert server.predict(body).status_code == 400
+    assert server.predict(b"nonsense", headers={"Content-Encoding": "gzip"}).status_code == 400
+
+
+def test_a_long_name_is_told_in_short(server):
+    prediction, _ = server.stubs()
+    code, details = refused(prediction.Predict, message(signature="x" * 15_000, **asked()))
+    assert (code, len(details)) == (PRECONDITION, 1000)
+
+
+def test_idle_connections_take_nothing_from_others(server):
+    """More than REST may have: those beyond are closed, and gRPC answers."""
+    host, port = server.url.removeprefix("http://").split(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(600)]
+    prediction, _ = server.stubs()
+    assert prediction.Predict(message(**asked()), 30).model_spec.version.value == 1
+    for each in idle:
+        each.close()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert server.predict({"instances": [ROW]}).status_code == 200
+            break
+        except requests.ConnectionError:  # those closed are not gone yet
+            assert time.monotonic() < deadline
 
 
 def test_other_paths_and_methods_are_refused(server):

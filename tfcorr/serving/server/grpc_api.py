@@ -16,6 +16,7 @@ from tfcorr.serving.server.errors import RequestError
 from tfcorr.serving.server.requests import arrays_of
 from tfcorr.serving.server.service import Service
 
+SHOWN = 1000  # characters of an error, which may quote the request: more do not fit into the trailers
 Context = Any  # grpc.aio.ServicerContext, which ships no types
 
 
@@ -66,7 +67,7 @@ async def _answered(service: Service, method: str, request: Any, context: Contex
         with service.admitted("gRPC", method, request.model_spec.name):
             return await answer(request)
     except RequestError as error:
-        await context.abort(error.code, str(error))
+        await context.abort(error.code, str(error)[:SHOWN])
 
 
 class KeyRequired(grpc.aio.ServerInterceptor):

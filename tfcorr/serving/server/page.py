@@ -34,13 +34,15 @@ class Page:
         return web.Response(text=self._text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
     async def items(self, request: web.Request) -> web.Response:
-        """?q=TEXT: the most popular items whose title or id holds the text; ?id=A&id=B: these. [{"id": …, "title": …}]."""
+        """?q=TEXT: the item of this id, then the most popular whose title or id holds it; ?id=A&id=B: these. [{"id": …, "title": …}]."""
         items = await self._of_the_version_that_answers()
         if "id" in request.query:
             wanted = request.query.getall("id")[:ASKED]
             return web.json_response(items.filter(pl.col("id").is_in(wanted)).select("id", "title").to_dicts())
         text = request.query.get("q", "").lower()
-        found = items.filter(pl.col("text").str.contains(text, literal=True)).head(SHOWN)
+        holds = items.filter(pl.col("text").str.contains(text, literal=True))
+        found = pl.concat([items.filter(pl.col("id").str.to_lowercase() == text), holds]).unique("id", keep="first", maintain_order=True)
+        found = found.head(SHOWN)
         return web.json_response(found.select("id", "title").to_dicts())
 
     async def _of_the_version_that_answers(self) -> pl.DataFrame:

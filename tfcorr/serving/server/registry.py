@@ -87,9 +87,9 @@ class Registry:
         try:
             labels = versions.labels(self.folder)
             if not labels:
-                raise InputError(f"{self.folder / 'models.config'}: is gone")
+                raise InputError(f"{self.folder / 'models.config'}: is not there, or has no label")
         except (InputError, OSError) as error:
-            self._complain(f"{error}; what is loaded goes on")
+            self._complain(f"{error}; what is loaded goes on" if self.available else str(error))
             return
         self._complaint = ""
         for name in self.names:

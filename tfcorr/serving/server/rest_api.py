@@ -63,6 +63,8 @@ class Rest:
         self._coming += 1
         try:
             return await asyncio.wait_for(request.read(), BODY_SECONDS)
+        except (web.RequestPayloadError, ConnectionError) as error:
+            raise invalid(f"the body could not be read: {error}") from None
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS} s") from None
         finally:
@@ -103,6 +105,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except RequestError as error:
         return web.json_response({"error": str(error)}, status=HTTP_STATUS[error.code])
+    except UnicodeEncodeError:
+        return web.json_response({"error": "the request holds a text that is no Unicode, half of a surrogate pair"}, status=400)
     except web.HTTPException as error:  # no such path, a body that is too large
         return web.json_response({"error": error.text or error.reason}, status=error.status)
 

@@ -43,7 +43,7 @@ def _say(announce: Callable[[str], None], line: str) -> None:
 
 
 async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    metrics, limits = Metrics(), settings.limits
+    metrics, limits, tls = Metrics(), settings.limits, _tls_of(settings)
 
     def load(path: Path, name: str, version: int) -> LoadedModel:
         return LoadedModel(path, version, limits.rows, metrics.rows.labels(name).observe)
@@ -57,13 +57,14 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tls = _tls_of(settings)
     page = Page(registry, limits.k) if settings.page and "cascade" in settings.models else None
     grpc_server = make_server(service, key)
     runner = web.AppRunner(make_app(service, page, key), access_log=None, shutdown_timeout=settings.drain_seconds)
+    listener = None
     try:
         grpc_port = await _start_grpc(grpc_server, settings, tls)
-        rest_port = await _start_rest(runner, settings, tls)
+        listener = await _start_rest(runner, settings, tls)
+        rest_port = listener.sockets[0].getsockname()[1]
         host, scheme = _bracketed(settings.host), "https" if tls else "http"
         announce(f"gRPC at {host}:{grpc_port}, REST at {scheme}://{host}:{rest_port}" + (", page at /" if page else ""))
         following = asyncio.create_task(registry.follow(settings.poll_seconds))
@@ -71,6 +72,8 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
         following.cancel()
         announce(f"stopping: requests have {settings.drain_seconds:g} s to end")
     finally:
+        if listener is not None:
+            listener.close()
         await asyncio.gather(grpc_server.stop(settings.drain_seconds), runner.cleanup())
     announce("stopped")
 
@@ -88,11 +91,23 @@ def _tls_of(settings: ServerSettings) -> _Tls | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, _no_password)
         pair = settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes()
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"{settings.tls_certificate} cannot be used with {settings.tls_key}: {error.strerror or error}") from None
     return _Tls(grpc.ssl_server_credentials([pair]), context)
+
+
+def _no_password() -> str:
+    raise InputError("the TLS key is encrypted; decrypt it, and keep it where only the server may read it")
+
+
+class _Full(asyncio.Protocol):
+    """Closes the connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """At once."""
+        transport.close()
 
 
 def _bracketed(host: str) -> str:
@@ -109,11 +124,18 @@ async def _start_grpc(server: grpc.aio.Server, settings: ServerSettings, tls: _T
     return int(port)
 
 
-async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls | None) -> int:
+async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls | None) -> asyncio.Server:
+    """Connections are limited in number, so that idle ones do not take all that the process may have, gRPC's among them."""
     await runner.setup()
+    handlers = runner.server
+    assert handlers is not None  # since the set-up
+
+    def protocol() -> asyncio.BaseProtocol:
+        return handlers() if len(handlers.connections) < settings.limits.connections else _Full()
+
     try:
-        await web.TCPSite(runner, settings.host, settings.rest_port, ssl_context=tls.rest if tls else None).start()
+        context = tls.rest if tls else None
+        return await asyncio.get_running_loop().create_server(protocol, settings.host, settings.rest_port, ssl=context)
     except OSError as error:
         address = f"{_bracketed(settings.host)}:{settings.rest_port}"
         raise InputError(f"cannot listen at {address}: {error.strerror}; choose another --rest-port or --host") from None
-    return int(runner.addresses[0][1])

@@ -18,6 +18,7 @@ class Limits(Settings):
     length: int = Field(2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature")
     k: int = Field(1000, ge=1, le=10**6)
     requests: int = Field(128, ge=1, description="at once, over both protocols")
+    connections: int = Field(512, ge=1, description="of REST; one more is closed at once")
 
 
 class ServerSettings(Settings):
