@@ -13,7 +13,7 @@ from tfcorr.config import load_settings
 from tfcorr.data.sources import load
 from tfcorr.serving import versions
 
-COMMANDS = ["train", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
+COMMANDS = ["init", "train", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
 
 
 @pytest.fixture
@@ -207,3 +207,14 @@ def test_a_version_that_is_damaged_is_named(tfcorr, trained, tmp_path):
     (tmp_path / "serving" / "cascade" / "1" / "saved_model.pb").write_bytes(b"x")
     code, _, err = tfcorr("recommend", tmp_path, "--history", "film-1")
     assert (code, "cascade/1: cannot be loaded" in err) == (1, True)
+
+
+def test_a_table_becomes_a_pipeline_that_is_described(tfcorr, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(project.parent / "clicks.csv", "clicks.csv")
+    code, out, _ = tfcorr("init", "clicks.csv")
+    assert (code, out.splitlines()[-1]) == (0, "written to clicks.yaml; look it over, then type: tfcorr train clicks.yaml")
+    assert (tmp_path / "clicks.yaml").read_text() in out
+    assert tfcorr("data", "describe", "clicks.yaml")[0] == 0
+    code, _, err = tfcorr("init", "clicks.csv")
+    assert (code, err) == (1, "error: clicks.yaml: is there already; give another name by --output, or remove it\n")

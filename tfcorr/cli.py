@@ -31,6 +31,31 @@ def _tfcorr() -> None:
 
 
 @app.command()
+def init(
+    table: Annotated[Path, typer.Argument(help="A CSV, TSV (either may be .gz) or Parquet file with a row an interaction.")],
+    output: Annotated[Path | None, typer.Option(help="The YAML file to write; by default of the table's name, here.")] = None,
+    user: Annotated[str | None, typer.Option(help="The column of the users, where it cannot be told.")] = None,
+    item: Annotated[str | None, typer.Option(help="The column of the items.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of the times.")] = None,
+) -> None:
+    """Looks at a table of interactions, guesses its columns, and writes a commented pipeline for it.
+
+    Example: `tfcorr init clicks.csv`
+    """
+    from tfcorr.data.guess import guess, pipeline_text
+    from tfcorr.files import write_whole
+
+    path = output or Path(f"{table.name.removesuffix('.gz').rsplit('.', 1)[0]}.yaml")
+    if path.exists():
+        raise InputError(f"{path}: is there already; give another name by --output, or remove it")
+    given = {role: name for role, name in (("user", user), ("item", item), ("time", time)) if name is not None}
+    text = pipeline_text(table, guess(table, given))
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    console.print(text, soft_wrap=True)
+    console.print(f"written to {path}; look it over, then type: tfcorr train {path}", soft_wrap=True)
+
+
+@app.command()
 def train(
     pipeline: Annotated[Path, typer.Argument(help="The YAML file of settings.")],
     name: Annotated[str | None, typer.Option(help="The run's folder under --root; the YAML file's name by default.")] = None,

@@ -254,8 +254,8 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
     schema = frame.collect_schema()
     _check_types(schema, where)
     frame = frame.with_row_index("row", table.first_row)
-    real, whole = _numbers(schema["time"])
-    problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item"), "a time that is no number": real.is_null()}
+    real, whole = _moments() if _has_dates(frame, schema["time"], where) else _numbers(schema["time"])
+    problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item"), "a time that is no number or date": real.is_null()}
     wanted = _filter(settings, schema.names(), where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable
@@ -351,6 +351,24 @@ def _numbers(kind: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
     real = time.cast(pl.Float64, strict=False)
     real = pl.when(real.is_finite()).then(real)
     return real, real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
+
+
+def _has_dates(frame: pl.LazyFrame, kind: pl.DataType, where: str) -> bool:
+    """Whether the times are texts of which the first begins as a date does."""
+    if kind != pl.String:
+        return False
+    first = collect(frame.select(pl.col("time").drop_nulls().first()), where).item()
+    return first is not None and re.match(r"\s*\d{4}-\d\d-\d\d", first) is not None
+
+
+def _moments() -> tuple[pl.Expr, pl.Expr]:
+    """Times by ISO 8601, in UTC where there is no offset, as microseconds since 1970, null where one is none; twice, as `_numbers`."""
+    text = pl.col("time").str.strip_chars().str.replace(r"[zZ]$", "+00:00").str.replace("T", " ", literal=True)
+    forms = "%F %T%.f%:z", "%F %R%:z", "%F %T%.f", "%F %R"
+    moments = [text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in forms]
+    day = text.str.to_date("%F", strict=False).cast(pl.Datetime("us")).dt.epoch("us")
+    whole = pl.coalesce(*moments, day)
+    return whole, whole
 
 
 def read_titles(settings: TitleSettings) -> dict[str, str]:

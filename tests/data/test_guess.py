@@ -1,0 +1,82 @@
+"""Columns are guessed by their names, and what is written is a pipeline that loads."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tfcorr.config import load_settings
+from tfcorr.data.guess import guess, guess_columns, pipeline_text
+from tfcorr.data.sources import load
+from tfcorr.settings import InputError
+
+MADE = {  # columns of well-known data sets
+    "MovieLens": (["userId", "movieId", "rating", "timestamp"], {"user": 0, "item": 1, "rating": 2, "time": 3}),
+    "Retailrocket": (["timestamp", "visitorid", "event", "itemid", "transactionid"], {"time": 0, "user": 1, "event": 2, "item": 3}),
+    "Amazon": (["reviewerID", "asin", "overall", "unixReviewTime"], {"user": 0, "item": 1, "rating": 2, "time": 3}),
+    "REES46": (["event_time", "event_type", "product_id", "user_id", "user_session"], {"time": 0, "event": 1, "item": 2, "user": 3}),
+    "Last.fm": (["user_id", "timestamp", "artist", "track_id", "track_name"], {"user": 0, "time": 1, "item": 3}),
+    "H&M": (["t_dat", "customer_id", "article_id", "price"], {"user": 1, "item": 2}),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_columns_of_well_known_tables_are_told(tmp_path, name):
+    columns, expected = MADE[name]
+    (tmp_path / "a.csv").write_text(",".join(columns) + "\n" + ",".join("1" for _ in columns) + "\n")
+    roles = {role: columns[place] for role, place in expected.items()}
+    if "time" not in roles:
+        with pytest.raises(InputError, match=r"cannot tell which column is the time; the file has: .*; say --time COLUMN"):
+            guess_columns(tmp_path / "a.csv", {})
+        roles["time"] = columns[0]
+        assert guess_columns(tmp_path / "a.csv", {"time": columns[0]}) == roles
+    else:
+        assert guess_columns(tmp_path / "a.csv", {}) == roles
+
+
+def table(folder, repeats, users=40, length=8, **more):
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(users):
+        items = rng.integers(30, size=length) if repeats else rng.permutation(30)[:length]
+        rows += [(f"u: {user}", f"i#{item}", f"2024-01-{day + 1:02} 10:00") for day, item in enumerate(items)]
+    frame = pl.DataFrame(rows, schema=["user", "product", "date"], orient="row").with_columns(**more)
+    frame.write_csv(folder / "my shop.csv")
+    return folder / "my shop.csv"
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_what_is_written_loads_and_says_whether_items_come_again(tmp_path, repeats):
+    path = table(tmp_path, repeats)
+    found = guess(path, {})
+    text = pipeline_text(path, found)
+    (tmp_path / "shop.yaml").write_text(text)
+    settings = load_settings(tmp_path / "shop.yaml")
+    assert settings.data.columns.model_dump(exclude_none=True) == {"user": "user", "item": "product", "time": "date"}
+    assert settings.evaluation.exclude_seen == (not repeats)
+    assert load(settings.data).histories.users[0] == "u: 0"
+    assert "# such as u: 0, u: 1, u: 2" in text
+    assert f"# {found.interactions:,} interactions of {found.users} users with {found.items} items" in text
+
+
+def test_a_small_table_asks_for_less(tmp_path):
+    path = table(tmp_path, repeats=False, users=12, length=4)
+    found = guess(path, {})
+    assert found.min_interactions < 5
+    assert "with 5 too little would be left" in pipeline_text(path, found)
+
+
+def test_ratings_and_events_are_shown_as_filters_to_be_chosen(tmp_path):
+    path = table(tmp_path, repeats=True, stars=pl.lit(5), action=pl.lit("buy"))
+    text = pipeline_text(path, guess(path, {}))
+    assert "  # filter: rating >= 4 " in text
+    assert "  # filter: event == NAME " in text
+    (tmp_path / "shop.yaml").write_text(text.replace("  # filter: rating >= 4", "  filter: rating >= 4"))
+    assert load_settings(tmp_path / "shop.yaml").data.filter == "rating >= 4"
+
+
+def test_what_cannot_be_trained_on_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,time\nu,i,1\nu,j,2\n")
+    with pytest.raises(InputError, match="nothing is left"):
+        guess(tmp_path / "a.csv", {})
+    with pytest.raises(InputError, match="no column 'who' for the user; the file has: user, item, time"):
+        guess(tmp_path / "a.csv", {"user": "who"})

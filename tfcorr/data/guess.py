@@ -1,0 +1,132 @@
+"""A first pipeline for a file of interactions: what its columns are, by their names and values, as a commented YAML."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from tfcorr.data.interactions import Columns, DataSettings, collect, read_table
+from tfcorr.data.sources import load
+from tfcorr.settings import InputError
+
+# What columns are called, without anything but letters, the likeliest first.
+NAMES = {
+    "user": "userid user uid visitorid visitor customerid customer memberid member reviewerid accountid account sessionid session",
+    "item": "itemid item iid productid product sku asin articleid article movieid movie filmid film trackid track songid song poi",
+    "time": "timestamp time ts datetime date eventtime createdat unixreviewtime reviewtime",
+    "rating": "rating score stars overall",
+    "event": "eventtype event action behavior behaviour",
+    "title": "title itemname productname movietitle name",
+}
+NEEDED = ("user", "item", "time")
+SAMPLE = 100_000  # rows that are looked at
+REPEATS = 0.02  # share of interactions with an item that the user has had, below which nobody wants it again
+LEAST = (5, 3, 2, 1)  # min_interactions that are tried
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The columns by role, some of their values, and what the data are like with them."""
+
+    columns: dict[str, str]
+    examples: dict[str, str]
+    min_interactions: int
+    repeats: float
+    users: int
+    items: int
+    interactions: int
+    longest: int  # history of nine users in ten
+
+
+def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
+    """The columns of a file by role: user, item, time, and rating, event and title where there are such; `given` are known.
+
+    Raises: InputError if the file cannot be read, or a column that is needed cannot be told.
+    """
+    frame = read_table(path).frame
+    present = frame.collect_schema().names()
+    for role, name in given.items():
+        if name not in present:
+            raise InputError(f"{path}: no column {name!r} for the {role}; the file has: {', '.join(present)}")
+    found = dict(given)
+    for role, names in NAMES.items():
+        if role not in found:
+            free = [name for name in present if name not in found.values()]
+            ranked = sorted((names.split().index(_plain(name)), name) for name in free if _plain(name) in names.split())
+            if ranked:
+                found[role] = ranked[0][1]
+    missing = [role for role in NEEDED if role not in found]
+    if missing:
+        flags = " ".join(f"--{role} COLUMN" for role in missing)
+        raise InputError(f"{path}: cannot tell which column is the {missing[0]}; the file has: {', '.join(present)}; say {flags}")
+    return found
+
+
+def guess(path: Path, given: dict[str, str]) -> Guess:
+    """What a pipeline for the file should say. Raises: InputError if the file cannot be read, or has nothing to train on."""
+    columns = guess_columns(path, given)
+    head = collect(read_table(path).frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
+    examples = {role: _examples(head[name]) for role, name in columns.items()}
+    mapped = Columns(**columns)
+    problem: InputError | None = None
+    for least in LEAST:
+        try:
+            dataset = load(DataSettings(path=path, columns=mapped, min_interactions=least))
+        except InputError as error:
+            problem = problem or error
+            continue
+        histories = dataset.histories
+        owners = pl.DataFrame({"user": histories.owners(pl.arange(len(histories.items), eager=True).to_numpy()), "item": histories.items})
+        repeats = 1 - owners.unique().height / owners.height
+        longest = int(owners.group_by("user").len()["len"].quantile(0.9) or 1)
+        return Guess(columns, examples, least, repeats, len(histories.users), len(dataset.catalogue), owners.height, longest)
+    raise problem or InputError(f"{path}: has nothing to train on")
+
+
+def pipeline_text(path: Path, found: Guess) -> str:
+    """The YAML, with a remark on every line that was guessed."""
+    columns = "\n".join(
+        f"    {role}: {_scalar(name)}{' ' * max(24 - len(role) - len(name), 1)}# such as {found.examples[role]}"
+        for role, name in found.columns.items()
+    )
+    fewer = "" if found.min_interactions == LEAST[0] else f"; with {LEAST[0]} too little would be left"
+    seen = found.repeats < REPEATS
+    filters = [f"  # filter: rating >= {_scalar('4')}  # which of them count"] if "rating" in found.columns else []
+    filters += ["  # filter: event == NAME  # which of them count"] if "event" in found.columns else []
+    lines = [
+        f"# {found.interactions:,} interactions of {found.users:,} users with {found.items:,} items, after the rare are dropped.",
+        "data:",
+        f"  path: {_scalar(str(path))}",
+        "  columns:",
+        columns,
+        *[line.replace("'", "") for line in filters],
+        f"  min_interactions: {found.min_interactions}          # users and items with fewer are dropped{fewer}",
+        f"history_length: {min(max(found.longest, 5), 50)}            # of nine users in ten it holds all, up to 50",
+        "retriever: {name: sasrec, dim: 64}",
+        "ranker: {name: din, dim: 32, attention: [32, 16], mlp: [64, 64], recency: true, products: true, activation: relu}",
+        "sampler: {pool: 100, samples: 20}",
+        "training:",
+        "  epochs: 30                   # at most: it stops when the cascade has not become better for some epochs",
+        "  patience: 5",
+        "evaluation:",
+        f"  retrieve: {max(min(500, found.items), 20)}",
+        f"  exclude_seen: {str(seen).lower():<15} # {found.repeats:.1%} of interactions are with an item that the user has had before",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _examples(values: pl.Series) -> str:
+    """Up to three values, on one line."""
+    some = values.drop_nulls().unique(maintain_order=True).head(3).to_list()
+    return ", ".join(re.sub(r"\s+", " ", each)[:24] for each in some) or "nothing"
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML writes it within a line."""
+    return yaml.safe_dump(text, allow_unicode=True, width=10**6).strip().removesuffix("...").strip()
