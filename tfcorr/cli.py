@@ -137,10 +137,10 @@ def describe(
 @data.command()
 def synthesize(
     output: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
-    users: Annotated[int, typer.Option(min=1)] = 10_000,
-    items: Annotated[int, typer.Option(min=1)] = 5_000,
-    interactions: Annotated[int, typer.Option(min=1)] = 500_000,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    users: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
+    items: Annotated[int, typer.Option(min=1, help="How many.")] = 5_000,
+    interactions: Annotated[int, typer.Option(min=1, help="How many.")] = 500_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same one makes the same table.")] = 1,
 ) -> None:
     """Writes made-up interactions with popular items, repeats, and items that follow others, to try sizes with.
 

@@ -97,7 +97,7 @@ class RunSettings(Settings):
     """Everything that a user chooses for a run."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="the run's folder under saved_models; the YAML file's name by default")
-    seed: int = Field(1, ge=0, lt=2**32)
+    seed: int = Field(1, ge=0, lt=2**32, description="of everything that is drawn")
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
     retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = SASRecSettings()

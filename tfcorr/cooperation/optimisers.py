@@ -9,7 +9,7 @@ from tfcorr.settings import Settings
 class OptimiserSettings(Settings):
     """One tower's optimiser."""
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     decay: float = Field(1.0, gt=0, le=1, description="the learning rate is multiplied by this over each epoch")
     warm_up: float = Field(0.0, ge=0, description="epochs over which the learning rate rises from zero")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; of embeddings, only the rows that the batch used decay")

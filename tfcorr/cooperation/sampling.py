@@ -15,7 +15,7 @@ DistillationSet = Literal["resample", "rand", "top", "toprand"]
 class SamplerSettings(Settings):
     """The two steps, a pool of n from the proposal and L of them resampled by the retriever's softmax, and what else may be drawn."""
 
-    proposal: Literal["uniform", "popularity"] = "uniform"
+    proposal: Literal["uniform", "popularity"] = Field("uniform", description="Y, from which the pool is drawn")
     alpha: float = Field(1.0, ge=0, description="by popularity, an item is drawn by its count to the power of alpha")
     pool: int = Field(100, ge=1, description="n, the size of the pool")
     pool_scope: PoolScope = Field("example", description="whether each example has a pool, or a batch shares one")

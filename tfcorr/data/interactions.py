@@ -33,20 +33,20 @@ RESERVED = ("history", "user", "window", "place", "k", "exclude", "item", "candi
 class Columns(Settings):
     """The names that the file gives to the columns."""
 
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str = "timestamp"
-    rating: str | None = None
-    event: str | None = None
-    title: str | None = None
+    user: str = Field("user_id", description="who")
+    item: str = Field("item_id", description="what")
+    time: str = Field("timestamp", description="when: a number, or a date and time by ISO 8601")
+    rating: str | None = Field(None, description="for data.filter")
+    event: str | None = Field(None, description="for data.filter")
+    title: str | None = Field(None, description="the item's title, shown beside its id")
 
 
 class TitleSettings(Settings):
     """A file with one row an item: its id and its title."""
 
-    path: FilePath
-    item: str = "item_id"
-    title: str = "title"
+    path: FilePath = Field(description="CSV, TSV (either may be .gz) or Parquet")
+    item: str = Field("item_id", description="the column of the ids")
+    title: str = Field("title", description="the column of the titles")
 
 
 Published = Literal["gowalla", "taobao", "amazon-ratings", "amazon-reviews", "movielens"]
@@ -56,14 +56,14 @@ Source = Literal["file", "movielens-100k", "tfds", "prepared", Published]
 class SideSettings(Settings):
     """A file with one row an item, or a user: CSV, TSV (either may be .gz) or Parquet."""
 
-    path: FilePath
+    path: FilePath = Field(description="the file")
     key: str = Field(description="the column of the ids")
 
 
 class DataSettings(Settings):
     """Where the interactions come from and which of them count."""
 
-    source: Source = "file"
+    source: Source = Field("file", description="a file of one's own, or a public data set")
     path: FilePath | None = Field(
         None,
         description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for prepared; else the "
@@ -74,7 +74,7 @@ class DataSettings(Settings):
     data_dir: FilePath | None = Field(None, description="where TensorFlow Datasets keeps its files; for source: tfds")
     columns: Columns = Columns()
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
-    on_bad_rows: Literal["fail", "skip"] = "fail"
+    on_bad_rows: Literal["fail", "skip"] = Field("fail", description="what to do about rows that cannot be read")
     titles: TitleSettings | None = Field(None, description="a file of item titles, where columns.title does not name them")
     features: dict[str, FeatureSettings] = Field({}, description="features beside the ids, by name")
     items: SideSettings | None = Field(None, description="a file with a row an item, for features of items")

@@ -14,7 +14,7 @@ class TransformerSettings(TowerSettings):
     """Settings of a tower of blocks. Defaults are those of the paper's section 4.1.3."""
 
     layers: int = Field(1, ge=1, description="blocks, one after another")
-    heads: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, description="of attention, which divide dim among them")
     feed_forward: int = Field(128, ge=1, description="inner width of a block's second part")
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ class TowerSettings(Settings):
 
     name: str
     dim: int = Field(64, ge=1, description="width of the item embeddings")
-    dropout: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1, description="share of values that training drops")
     features: tuple[str, ...] | None = Field(None, description="which of data.features it sees; all by default")
 
 
