@@ -6,6 +6,7 @@ python benchmarks/batching.py saved_models/movielens100k --clients 1 16
 import tfcorr  # isort: skip  # first, as it quietens TensorFlow
 
 import argparse
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -100,6 +101,29 @@ def mixed() -> str:
     return f"two in-graph batched functions of one name, asked at the same time: {sum(wrong)} of {len(wrong)} answers were the other's"
 
 
+def threads_left(functions: int = 8) -> str:
+    """How many threads stay when in-graph batched functions, each of a name of its own, are no more."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    def use(number: int) -> None:
+        batched = tf.nondifferentiable_batch_function(2, ROWS, 0, autograph=False)(lambda x: number * x)
+
+        def named(x: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(f"version_{number}"):
+                return batched(x)
+
+        tf.function(named).get_concrete_function(tf.TensorSpec([None, 1]))(tf.ones([1, 1]))
+
+    use(0)
+    before = threads()
+    for number in range(1, functions + 1):
+        use(number)
+    gc.collect()
+    return f"{functions} in-graph batched functions of two threads and a name each, used and let go of: {threads() - before} threads more"
+
+
 def main() -> None:
     """Times every way in turn, in each of several rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,6 +147,7 @@ def main() -> None:
             rows.append((name, clients, spread(rates, ".0f"), spread(p50, ".1f"), spread(p99, ".1f")))
     table(*rows)
     print(mixed())
+    print(threads_left())
 
 
 if __name__ == "__main__":

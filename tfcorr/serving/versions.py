@@ -24,7 +24,8 @@ ELSEWHERE = {"cascade_scann"}  # models that a stock server cannot load, so that
 STABLE = "stable"  # the label that an export moves by itself
 MONITORING_PATH = "/monitoring/prometheus/metrics"
 
-# Padding stays off: a server pads by a tensor's first element, which would repeat a history's oldest item as its latest.
+# Padding stays off: a server pads by a tensor's first element (its batching/batching_util.h), which would repeat a history's oldest
+# item as its latest.
 BATCHING = """\
 max_batch_size { value: 128 }
 batch_timeout_micros { value: 1000 }
