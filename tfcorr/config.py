@@ -14,6 +14,7 @@ from tfcorr.cooperation.strategies import GLOBAL
 from tfcorr.data.batches import Examples
 from tfcorr.data.interactions import DataSettings
 from tfcorr.distribution import Distribution
+from tfcorr.search_space import SearchSpace, in_order
 from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.towers import RANKERS, RETRIEVERS, TowerSettings
 from tfcorr.towers.din import DINSettings
@@ -106,6 +107,9 @@ class RunSettings(Settings):
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    search: dict[str, SearchSpace] = Field(
+        {}, exclude=True, description="by a setting's name, such as retriever.dim: what `tfcorr tune` may choose for it; no part of a run"
+    )
 
     @property
     def towers(self) -> dict[str, tuple[TowerSettings, OptimiserSettings]]:
@@ -162,6 +166,11 @@ class RunSettings(Settings):
             raise InputError("training.warm_start needs whole tables, which parameter servers divide; set another training.distribution")
         if self.training.start != "random":
             raise InputError(f"training.warm_start starts every tower from a run's; leave out training.start: {self.training.start}")
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_are_met(self) -> Self:
+        in_order(self.search)
         return self
 
     @model_validator(mode="after")

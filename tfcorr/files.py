@@ -1,8 +1,10 @@
 """Outputs that appear whole or not at all, and inputs of ours that may have been damaged since."""
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,18 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
+    """Lets one process at a time do what only one may; the file is made, and stays. Raises: InputError where others do not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if others_wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path.parent}: another process is at work here; wait for it, or stop it") from None
+        yield
 
 
 def read_intact(path: Path, read: Callable[[Path], Content]) -> Content:

@@ -60,11 +60,17 @@ class Run:
 
 
 def train(
-    settings: RunSettings, root: Path = Path("saved_models"), console: Console | None = None, resume: bool = False, overwrite: bool = False
+    settings: RunSettings,
+    root: Path = Path("saved_models"),
+    console: Console | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
 ) -> Run:
     """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
 
-    A folder that exists is refused unless one of `resume` and `overwrite` is set.
+    A folder that exists is refused unless one of `resume` and `overwrite` is set. `callbacks` are called in every stage, at an
+    epoch's end once its row stands in history.csv; one that sets `model.stop_training` ends the stage there.
     """
     strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
     console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name
@@ -100,6 +106,7 @@ def train(
                 folder=folder,
                 console=console,
                 writes=writes,
+                callbacks=callbacks,
             )
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         first = str(error).splitlines()[0]

@@ -183,11 +183,20 @@ class ProgressBar(tf.keras.callbacks.Callback):
         self.progress.stop()
 
 
-def fit(stage: Stage, batches: Batches, steps: int, settings: TrainingSettings, folder: Path, console: Console, writes: bool) -> None:
+def fit(
+    stage: Stage,
+    batches: Batches,
+    steps: int,
+    settings: TrainingSettings,
+    folder: Path,
+    console: Console,
+    writes: bool,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> None:
     """Trains a stage, from the last state saved in the folder if there is one; leaves what it keeps at its best weights.
 
     Args: batches gives the endless stream of training batches from an epoch on, for an input pipeline; steps is the number of
-    batches an epoch; writes is false in the processes that only help the one that keeps the run.
+    batches an epoch; writes is false in the processes that only help the one that keeps the run; callbacks are called last.
     """
     bookkeeper, epochs = Bookkeeper(stage, folder, settings, console, writes), settings.epochs
     done = bookkeeper.restore()
@@ -196,12 +205,12 @@ def fit(stage: Stage, batches: Batches, steps: int, settings: TrainingSettings, 
         console.print(f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}"))
     if not finished:
         strategy, bar = stage.model.distribute_strategy, ProgressBar(steps, console)
-        callbacks = [bookkeeper] if is_asynchronous(strategy) else [bar, bookkeeper]  # there no step is seen to end
+        own = [bookkeeper] if is_asynchronous(strategy) else [bar, bookkeeper]  # there no step is seen to end
         if stage.index is not None:
-            callbacks.insert(0, Refresh(stage.index, stage.refresh))
+            own.insert(0, Refresh(stage.index, stage.refresh))
         data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
         try:
-            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=callbacks, verbose=0)
+            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()
     wait_for_all(stage.model.distribute_strategy)

@@ -4,7 +4,6 @@
 this file is written, in one step, after their folders are whole.
 """
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tfcorr.files import write_whole
+from tfcorr.files import locked, write_whole
 from tfcorr.settings import InputError
 
 MODELS = ("cascade", "cascade_scann", "retriever", "ranker")
@@ -121,9 +120,7 @@ def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Lets one process at a time change what is served. What a killed one left half-written is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         for name in MODELS:
             for left in [*(folder / name).glob(".*.partial-*"), *(folder / name).glob(".*.removed")]:
                 shutil.rmtree(left)

@@ -1,0 +1,181 @@
+"""A search for better settings by Keras Tuner: each trial is a run like any other, trained in a process of its own."""
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from rich.console import Console
+
+from tfcorr.config import RunSettings, flat, load_settings, save_settings
+from tfcorr.files import locked, read_intact, write_whole
+from tfcorr.settings import InputError, nearest
+from tfcorr.stages import MONITORED_K
+from tfcorr.trial import Job
+from tfcorr.tuning.algorithms import Algorithm, oracle_of
+from tfcorr.tuning.figures import draw
+from tfcorr.tuning.space import check_draws, own_values, plain, space_of
+from tfcorr.tuning.tuner import Tuner, name_of, role
+
+OBJECTIVE = f"cascade_ndcg@{MONITORED_K}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one choice of settings; `objective` is None where it failed, which `message` explains."""
+
+    name: str
+    values: dict[str, Any]
+    objective: float | None
+    epochs: int
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that has ended: its folder, what was maximised, its trials in the order in which they began.
+
+    `has_own` says whether the first trial had the pipeline's own values.
+    """
+
+    folder: Path
+    objective: str
+    trials: list[Trial]
+    has_own: bool
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The trials that did not fail, best first."""
+        return sorted([each for each in self.trials if each.objective is not None], key=lambda each: each.objective or 0.0, reverse=True)
+
+
+def search(
+    pipeline: str | Path,
+    trials: int = 20,
+    algorithm: Algorithm = "bayesian",
+    objective: str = OBJECTIVE,
+    overrides: Sequence[str] = (),
+    root: Path = Path("saved_models"),
+    console: Console | None = None,
+    overwrite: bool = False,
+) -> Search | None:
+    """Searches the space that a pipeline's `search` describes for the settings that maximise a metric of validation.
+
+    The first trial has the pipeline's own values, if they lie in the space. A trial's objective is that of the epoch whose weights
+    its run keeps. Poor trials are stopped early or, by Hyperband, given few epochs. The folder `root/<name>-search` holds every
+    trial's run, `trials.csv`, `search.png`, and `best.yaml` for `tfcorr train`. An interrupted search goes on where it was.
+    Where Keras Tuner's variables make this process the chief, workers run the trials; a worker returns None.
+
+    Args: trials, how many there are to be in the end, those of earlier calls included; objective, a column of history.csv.
+    Raises: InputError, also where every trial failed.
+    """
+    settings, console, this = load_settings(pipeline, overrides), console or Console(), role()
+    _check(settings, pipeline, trials, algorithm, objective)
+
+    def load(more: list[str]) -> RunSettings:
+        return load_settings(pipeline, [*overrides, *more])
+
+    check_draws(settings.search, load)
+    first, folder = own_values(settings, load), root / f"{settings.name}-search"
+    oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
+    job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband")
+    with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
+        if this != "worker":
+            _claim(folder, settings, {"algorithm": algorithm, "objective": objective}, overwrite)
+        with redirect_stdout(io.StringIO()):  # it says so when it goes on
+            tuner = Tuner(oracle, job, settings.search, console)
+        if oracle.trials:
+            console.print(f"{folder}: going on after {len(oracle.trials)} trials", soft_wrap=True)
+        tuner.search()
+        if this == "worker":
+            return None
+        found = Search(folder, objective, [_trial(each, settings, folder) for each in oracle.trials.values()], bool(first))
+        _write(found, settings)
+    if not found.ranked:
+        raise InputError(f"{folder}: every trial failed; the first: {found.trials[0].message}")
+    return found
+
+
+def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: Algorithm, objective: str) -> None:
+    """Raises: InputError if there is nothing to search, or it cannot be searched so."""
+    if not settings.search:
+        raise InputError(f"{pipeline}: says nothing of what to search; add, for instance, search: {{retriever.dim: {{choice: [32, 64]}}}}")
+    if trials < 1:
+        raise InputError(f"trials: expected 1 or more, received {trials}")
+    reserved = [name for name in settings.search if name in ("name", "search") or name.startswith("search.")]
+    if reserved:
+        raise InputError(f"search.{reserved[0]}: is no setting of a run")
+    stages = [*list(settings.towers)[:-1], "cascade"]
+    known = [f"{stage}_{metric}@{MONITORED_K}" for stage in stages for metric in ("ndcg", "recall", "mrr")]
+    known += [f"{stage}_recall@{size}" for stage, size in zip(stages, settings.sizes(), strict=False)]
+    if objective not in known:
+        raise InputError(f"objective: no run measures {objective!r} on validation; {nearest(objective, known)}")
+    if algorithm == "hyperband" and (settings.training.method == "two-stage" or settings.training.start == "retriever"):
+        raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
+    if algorithm == "hyperband" and "training.epochs" in settings.search:
+        raise InputError("algorithm: hyperband chooses training.epochs itself; leave it out of the search")
+
+
+def _claim(folder: Path, settings: RunSettings, how: dict[str, str], overwrite: bool) -> None:
+    """Makes the folder this search's own. Raises: InputError if it is something else's, or another search's."""
+    path = folder / "search.yaml"
+    spaces = {name: space.model_dump(mode="json", exclude_defaults=True) for name, space in settings.search.items()}
+    now = {**how, "search": spaces, "settings": flat(settings.model_dump(mode="json"))}
+    if folder.exists() and not path.is_file():
+        raise InputError(f"{folder}: is no search (it has no search.yaml); choose another name for the pipeline, or remove it by hand")
+    if folder.exists() and overwrite:
+        replaced = folder.with_name(f".{folder.name}.replaced")
+        folder.rename(replaced)
+        shutil.rmtree(replaced)
+    if folder.exists():
+        before = flat(read_intact(path, lambda path: yaml.safe_load(path.read_text(encoding="utf-8"))))
+        differing = sorted(name for name in before.keys() | flat(now).keys() if before.get(name) != flat(now).get(name))
+        if differing:
+            raise InputError(
+                f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; choose another name, or overwrite it"
+            )
+        return
+
+    def begin(partial: Path) -> None:
+        partial.mkdir()
+        (partial / "search.yaml").write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    write_whole(folder, begin)
+
+
+def _trial(kept: Any, settings: RunSettings, folder: Path) -> Trial:
+    """What came of one of Keras Tuner's trials."""
+    history = folder / name_of(kept) / "history.csv"
+    table = pl.read_csv(history) if history.is_file() else pl.DataFrame({"seconds": []}, schema={"seconds": pl.Float64})
+    words = (kept.message or "").strip().splitlines()
+    return Trial(
+        name=name_of(kept),
+        values=plain(kept.hyperparameters.values, settings.search),
+        objective=float(kept.score) if kept.status == "COMPLETED" else None,
+        epochs=table.height,
+        seconds=float(table["seconds"].sum()),
+        message="" if kept.status == "COMPLETED" or not words else words[-1].partition(": ")[2],
+    )
+
+
+def _write(found: Search, settings: RunSettings) -> None:
+    """The table, the figure, and the settings of the best."""
+    rows = [
+        {"trial": each.name, found.objective: each.objective, "epochs": each.epochs, "seconds": each.seconds}
+        | {name: json.dumps(each.values.get(name)) for name in settings.search}
+        | {"message": each.message}
+        for each in found.trials
+    ]
+    write_whole(found.folder / "trials.csv", pl.DataFrame(rows, infer_schema_length=None).write_csv)
+    if not found.ranked:
+        return
+    write_whole(found.folder / "search.png", lambda path: draw(found.trials, found.objective, settings.search, path))
+    best = load_settings(found.folder / found.ranked[0].name / "settings.yaml").model_copy(update={"name": f"{settings.name}-best"})
+    write_whole(found.folder / "best.yaml", lambda path: save_settings(best, path))

@@ -1,0 +1,81 @@
+"""Keras Tuner's algorithms of search, made such that a killed search loses nothing."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import keras_tuner as kt
+from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
+
+from tfcorr.files import write_whole
+
+Algorithm = Literal["bayesian", "random", "hyperband"]
+
+
+class _Kept:
+    """What is added to each oracle: what it saves appears whole, and the first trial may be given.
+
+    An oracle writes a new trial first and then its list of them. A trial that a killed search did not list was never begun: it is
+    drawn again.
+    """
+
+    first: dict[str, Any]
+
+    def _random_values(self: Any) -> dict[str, Any] | None:
+        return dict(self.first) if self.first and not self.trials else super()._random_values()  # type: ignore[misc]
+
+    def _save_trial(self: Any, trial: Any) -> None:
+        write_whole(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", partial(_save, trial))
+
+    def save(self: Any) -> None:
+        """Saves everything but the trials."""
+        write_whole(Path(self._get_oracle_fname()), partial(_save, self))
+
+    def reload(self: Any) -> None:
+        """Goes back to what was saved."""
+        super().reload()  # type: ignore[misc]
+        self.trials = {number: self.trials[number] for number in self.start_order}
+
+
+def _save(what: Any, path: Path) -> None:
+    path.write_text(json.dumps(what.get_state()), encoding="utf-8")
+
+
+class _Bayesian(_Kept, BayesianOptimizationOracle):
+    pass
+
+
+class _Random(_Kept, RandomSearchOracle):
+    pass
+
+
+class _Hyperband(_Kept, HyperbandOracle):
+    pass
+
+
+def oracle_of(
+    algorithm: Algorithm, space: kt.HyperParameters, first: dict[str, Any], objective: str, trials: int, epochs: int, seed: int
+) -> kt.Oracle:
+    """What proposes the trials, the first with the values given, if any are.
+
+    Args: objective, the name of a metric to be maximised; trials, how many at most; epochs, how many a trial may come to by
+    Hyperband, which begins with few and goes on with the better third.
+    """
+    common = {
+        "objective": kt.Objective(objective, "max"),
+        "hyperparameters": space,
+        "seed": seed + 1,  # 0 would mean any
+        "max_consecutive_failed_trials": trials + 1,
+    }
+    oracle: Any
+    if algorithm == "bayesian":
+        at_random = min(3 * len(space.space), max(trials // 2, 3))  # until there is enough to learn from
+        oracle = _Bayesian(max_trials=trials, num_initial_points=at_random, **common)
+    elif algorithm == "random":
+        oracle = _Random(max_trials=trials, **common)
+    else:
+        oracle = _Hyperband(max_epochs=epochs, hyperband_iterations=None, **common)
+        oracle.max_trials = trials
+    oracle.first, oracle.verbose = first, 0
+    return oracle

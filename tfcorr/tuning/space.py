@@ -1,0 +1,88 @@
+"""The space of a search as Keras Tuner describes it, and whether it makes valid settings."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import keras_tuner as kt
+from keras_tuner.oracles import RandomSearchOracle
+
+from tfcorr.config import RunSettings, flat
+from tfcorr.search_space import SearchSpace, in_order
+from tfcorr.settings import InputError
+
+Spaces = Mapping[str, SearchSpace]
+DRAWS = 100  # choices of settings that are looked at before a search begins
+
+
+def space_of(spaces: Spaces) -> kt.HyperParameters:
+    """The space for Keras Tuner; choices are JSON texts, as it knows none of lists or mappings."""
+    space = kt.HyperParameters()
+    for name, each, conditions in in_order(spaces):
+        with ExitStack() as scopes:
+            for other, values in conditions.items():
+                scopes.enter_context(space.conditional_scope(other, values))
+            if each.range is None:
+                space.Choice(name, each.choices)
+            else:
+                kind, (low, high) = each.range
+                declare = space.Int if kind.endswith("int") else space.Float
+                declare(name, low, high, sampling="log" if kind.startswith("log") else "linear")
+    return space
+
+
+def plain(values: Mapping[str, Any], spaces: Spaces) -> dict[str, Any]:
+    """A trial's values as settings have them: what is searched alone, and choices read from their JSON."""
+    return {name: json.loads(values[name]) if spaces[name].range is None else values[name] for name in spaces if name in values}
+
+
+def as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """Plain values as `load_settings` takes them."""
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+
+
+def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> dict[str, Any]:
+    """The settings' own values, as Keras Tuner has them; nothing unless all that are searched lie in the space.
+
+    `load` gives the settings with further overrides.
+    """
+    found: dict[str, Any] = {}
+    now = flat(settings.model_dump(mode="json"))
+    for name, space, conditions in in_order(settings.search):
+        if any(found.get(other) not in values for other, values in conditions.items()):
+            continue
+        if space.range is None:
+            own: Any = next((each for each in space.choices if _same(load, [f"{name}={each}"], settings)), None)
+        else:
+            value, (_, (low, high)) = now.get(name), space.range
+            own = value if isinstance(value, int | float) and low <= value <= high else None
+        if own is None:
+            return {}
+        found[name] = own
+    return found
+
+
+def _same(load: Callable[[list[str]], RunSettings], overrides: list[str], settings: RunSettings) -> bool:
+    try:
+        return load(overrides) == settings
+    except InputError:
+        return False
+
+
+def check_draws(spaces: Spaces, load: Callable[[list[str]], RunSettings]) -> None:
+    """Raises: InputError if of many random choices none that has a value for some setting makes valid settings."""
+    oracle = RandomSearchOracle(hyperparameters=space_of(spaces), seed=1)
+    mistakes: dict[str, list[str]] = {name: [] for name in spaces}
+    for _ in range(DRAWS):
+        values = plain(oracle.populate_space("")["values"], spaces)
+        mistake = ""
+        try:
+            load(as_overrides(values))
+        except InputError as error:
+            mistake = str(error)
+        for name in values:
+            mistakes[name].append(mistake)
+    for name, found in mistakes.items():
+        if found and all(found):
+            raise InputError(f"search: no choice with {name} makes valid settings: {found[0]}")

@@ -1,0 +1,101 @@
+"""Keras Tuner's worker: it trains each trial that it is given as a run in the search's folder."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras_tuner as kt
+import polars as pl
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.errors import FailedTrialError
+from rich.console import Console
+
+from tfcorr.config import load_settings, save_settings
+from tfcorr.files import read_intact, write_whole
+from tfcorr.settings import InputError
+from tfcorr.stages import LAST_STAGE, MONITORED_K
+from tfcorr.trial import Job, train_apart
+from tfcorr.tuning.space import Spaces, as_overrides, plain
+
+STATE = "keras-tuner"  # the folder of what Keras Tuner itself keeps, beside the trials' runs
+ENVIRONMENT = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+
+
+def role() -> str:
+    """What Keras Tuner's variables make this process: alone, chief or worker. Raises: InputError if they are not all there."""
+    given = [name for name in ENVIRONMENT if name in os.environ]
+    if not given:
+        return "alone"
+    if len(given) < len(ENVIRONMENT):
+        raise InputError(f"{', '.join(given)} alone in the environment; a shared search needs {', '.join(ENVIRONMENT)}")
+    return "chief" if "chief" in os.environ[ENVIRONMENT[0]] else "worker"
+
+
+def name_of(trial: Any) -> str:
+    """The run's name of one of Keras Tuner's trials."""
+    return f"trial-{trial.trial_id}"
+
+
+class Tuner(BaseTuner):
+    """Trains a trial, given by the values that were chosen, in a process of its own; a mistake or a crash in it is its failure alone."""
+
+    def __init__(self, oracle: kt.Oracle, job: Job, spaces: Spaces, console: Console) -> None:
+        """job is what all trials have in common, but for their names."""
+        super().__init__(oracle=oracle, directory=job.root, project_name=STATE)
+        self.job, self.spaces, self.console = job, spaces, console
+
+    def run_trial(self, trial: Any) -> dict[str, float]:
+        """The objective of one of Keras Tuner's trials."""
+        values, name = plain(trial.hyperparameters.values, self.spaces), name_of(trial)
+        self.console.print(f"{name}: {', '.join(_shown(values))}", soft_wrap=True, highlight=False)
+        overrides = [*self.job.overrides, *as_overrides(values), "search={}"]
+        try:
+            epochs = trial.hyperparameters.values.get("tuner/epochs")
+            if epochs is not None:
+                overrides.append(f"training.epochs={epochs}")
+                self._go_on_from(trial, name, epochs)
+            train_apart(replace(self.job, overrides=overrides, name=name))
+            value = value_of(Path(self.job.root) / name, self.job.objective)
+        except InputError as error:
+            self.console.print(f"{name}: failed: {error}", soft_wrap=True, highlight=False)
+            raise FailedTrialError(str(error)) from None
+        self.console.print(f"{name}: {self.job.objective} {value:.4f}", soft_wrap=True, highlight=False)
+        return {self.job.objective: value}
+
+    def _go_on_from(self, trial: Any, name: str, epochs: int) -> None:
+        """Lets a trial that Hyperband gives more epochs begin where the one before ended."""
+        before, folder = trial.hyperparameters.values.get("tuner/trial_id"), Path(self.job.root) / name
+        if before is None or folder.exists():
+            return
+        settings = load_settings(Path(self.job.root) / f"trial-{before}" / "settings.yaml")
+        training = settings.training.model_copy(update={"epochs": epochs})
+
+        def copy(partial: Path) -> None:
+            shutil.copytree(Path(self.job.root) / f"trial-{before}", partial)
+            save_settings(settings.model_copy(update={"name": name, "training": training}), partial / "settings.yaml")
+
+        write_whole(folder, copy)
+
+
+def _shown(values: dict[str, Any]) -> list[str]:
+    return [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}" for name, value in values.items()]
+
+
+def value_of(folder: Path, objective: str) -> float:
+    """A run's objective in the epoch whose weights it keeps. Raises: InputError if it was not measured."""
+    table = best_epoch(folder)
+    if objective not in table.columns or table[objective][0] is None:
+        raise InputError(f"{objective} was not measured; there are: {', '.join(name for name in table.columns if '@' in name)}")
+    return float(table[objective][0])
+
+
+def best_epoch(folder: Path) -> pl.DataFrame:
+    """The row of history.csv of the epoch whose weights a run keeps. Raises: InputError."""
+    settings = load_settings(folder / "settings.yaml")
+    history = read_intact(folder / "history.csv", pl.read_csv).filter(pl.col("stage") == LAST_STAGE[settings.training.method])
+    if history.is_empty():
+        raise InputError(f"{folder}: its last stage has finished no epoch")
+    return history[int(history[f"cascade_ndcg@{MONITORED_K}"].arg_max() or 0)]
