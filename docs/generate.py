@@ -69,7 +69,8 @@ def _table(settings: type[BaseModel], without: set[str]) -> str:
     rows = ["| setting | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in settings.model_fields.items():
         if name not in without:
-            cells = (f"`{name}`", _type(field.annotation) + _limits(field), _shown(_default(settings, name)), field.description or "")
+            default = _shown(_default(settings, name))
+            cells = (f"`{field.alias or name}`", _type(field.annotation) + _limits(field), default, field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
@@ -102,12 +103,12 @@ def _type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_type(each) for each in arguments if each is not type(None)))
     if origin is tuple:
-        return f"list of {_type(arguments[0])}"
+        return f"list of {_type(arguments[0])}" if Ellipsis in arguments else f"two {_type(arguments[0])}s"
     if origin is dict:
         return "mapping"
     if hasattr(annotation, "__metadata__"):
         return _type(arguments[0])
-    names = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "Path": "path"}
+    names = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "Path": "path", "Any": "anything"}
     return names.get(getattr(annotation, "__name__", str(annotation)), getattr(annotation, "__name__", str(annotation)))
 
 

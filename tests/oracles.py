@@ -41,6 +41,12 @@ def log_loss(scores: Floats, target: int, samples: npt.NDArray[np.int64], q: Flo
     return math.log(math.exp(scores[target]) + others) - scores[target]
 
 
+def hardness(scores: Floats, target: int, samples: npt.NDArray[np.int64]) -> float:
+    """Of the samples that are not the target, the share that scores no lower."""
+    others = [scores[item] >= scores[target] for item in samples if item != target]
+    return float(np.mean(others)) if others else 0.0
+
+
 def kl(p: Floats, q: Floats) -> float:
     return float(np.sum(p * (np.log(p) - np.log(q))))
 

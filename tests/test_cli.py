@@ -13,7 +13,7 @@ from tfcorr.config import load_settings
 from tfcorr.data.sources import load
 from tfcorr.serving import versions
 
-COMMANDS = ["init", "train", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
+COMMANDS = ["init", "train", "tune", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def tfcorr(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tfcorr", *map(str, arguments)])
-        monkeypatch.setattr(cli, "console", cli.Console(width=140))
+        monkeypatch.setattr(cli.console, "width", 140)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()

@@ -90,6 +90,7 @@ def test_a_run_keeps_what_it_takes_to_understand_it(trained):
         "kl",
         "effective_sample_size",
         "target_share",
+        "hardness",
     }
     measured = {"retriever_ndcg@20", "retriever_recall@25", "cascade_ndcg@20"}
     assert logged | measured <= set(history.columns)

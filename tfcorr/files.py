@@ -40,7 +40,7 @@ def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if others_wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{path.parent}: another process is at work here; wait for it, or stop it") from None
+            raise InputError(f"{path}: another process holds this lock; wait for it to end, or stop it") from None
         yield
 
 

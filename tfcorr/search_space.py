@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 
 
 class SearchSpace(Settings):
-    """What a setting may be: exactly one of choice, int, log_int, float, log_float and boolean."""
+    """What `tfcorr tune` may choose for a setting: one of these kinds, as in `search: {retriever.dim: {choice: [32, 64]}}`."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 

@@ -1,6 +1,8 @@
 """What every part's settings share: they are typed, frozen, and a mistake in them is one clear sentence."""
 
 import difflib
+import json
+from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -32,6 +34,11 @@ def nearest(word: str, words: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(words))}"
 
 
+def shown(values: Mapping[str, Any]) -> str:
+    """Settings and their values in a line of text."""
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}" for name, value in values.items())
+
+
 def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -53,8 +60,8 @@ def _is_secret(cls: type[Settings], path: str) -> bool:
 def _names(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The settings that exist where an unknown one was found."""
     for part in path:
-        if isinstance(part, int):  # a place in a tuple, whose element's class has been found already
+        if part not in cls.model_fields:  # a place in a tuple or a key of a mapping, whose element's class has been found already
             continue
         annotation = cls.model_fields[str(part)].annotation
         cls = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(cls.model_fields)
+    return [field.alias or name for name, field in cls.model_fields.items()]

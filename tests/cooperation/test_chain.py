@@ -102,6 +102,7 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch):
                 expected[f"loss_{name}"].append(oracles.sampled_log_softmax(of[name][k], of[name][s], np.log(q[0]), np.log(q[1:])))
             expected[f"kl_{before}"].append(oracles.sampled_kl(of[after][s], of[before][s], np.log(q[1:])))
             expected[f"log_loss_{after}"].append(oracles.log_loss(of[after], k, s, q[1:]))
+            expected[f"hardness_{after}"].append(oracles.hardness(of[after], k, s))
             places, y = np.array([k, *s]), q
     for name, each in expected.items():
         assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name

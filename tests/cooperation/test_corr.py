@@ -76,6 +76,7 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope):
         expected["log_loss_ranker"].append(oracles.log_loss(r[row], k, s, np.exp(log_q)))
         expected["effective_sample_size"].append(1 / np.sum(q**2))
         expected["target_share"].append(np.mean(s == k))
+        expected["hardness"].append(oracles.hardness(r[row], k, s))
     assert logs["loss_retriever"] == pytest.approx(np.log(6), rel=1e-5)
     for name, each in expected.items():
         assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name

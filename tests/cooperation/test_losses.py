@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracles
-from tfcorr.cooperation.losses import binary_cross_entropy, estimated_log_loss, sampled_kl, sampled_log_softmax
+from tfcorr.cooperation.losses import binary_cross_entropy, estimated_log_loss, hardness, sampled_kl, sampled_log_softmax
 
 FLOATS = st.floats(-20, 20, width=32)
 ROWS = st.integers(1, 6).flatmap(lambda size: st.lists(st.tuples(FLOATS, FLOATS, FLOATS), min_size=size, max_size=size))
@@ -120,3 +120,8 @@ def test_theorem_3_2_sampled_losses_tend_to_the_full_ones(popular):
     for name, (few, many) in errors.items():
         assert many < few / 3, name
     assert max(many for _, many in errors.values()) < 0.1
+
+
+def test_hardness_counts_ties_against_the_target_and_leaves_the_target_itself_out():
+    scores, is_target = tf.constant([[3.0, 1.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0]]), tf.constant([[False] * 3 + [True], [True] * 4])
+    assert hardness(tf.constant([2.0, 5.0]), scores, is_target).numpy() == pytest.approx([2 / 3, 0])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, sampled_kl
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness, sampled_kl
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import resample
@@ -26,7 +26,8 @@ class Chain(LoggedModel):
         """towers by name, a Retriever first; samples, how many each between it and the last draws; weight is the KL's."""
         of_all = [f"{what}_{name}" for what in ("loss", "log_loss") for name in towers]
         of_drawing = [f"{what}_{name}" for what in ("kl", "effective_sample_size", "target_share") for name in list(towers)[:-1]]
-        super().__init__("chain", (*of_all, *of_drawing))
+        of_given = [f"hardness_{name}" for name in list(towers)[1:]]
+        super().__init__("chain", (*of_all, *of_drawing, *of_given))
         self.towers, self.sampler, self.samples, self.generator = towers, sampler, samples, sampler.generator
         self.loss_function, self.weight = LOSSES[loss], weight
 
@@ -56,6 +57,7 @@ class Chain(LoggedModel):
                 values[f"kl_{before}"] = sampled_kl(given[:, 1:], scores[:, 1:], drawn.sample_log_q)
                 is_target = drawn.samples == target[:, None]
                 values[f"log_loss_{after}"] = estimated_log_loss(given[:, 0], given[:, 1:], drawn.sample_log_q, is_target)
+                values[f"hardness_{after}"] = hardness(given[:, 0], given[:, 1:], is_target)
                 total += learned[before][-1] + learned[after][-1] + self.weight * values[f"kl_{before}"] + tower.auxiliary_loss(context)
                 if place < len(self.samples):
                     with tape.stop_recording():

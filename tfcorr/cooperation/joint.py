@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler, Source
 from tfcorr.cooperation.strategies import NEGATIVES
@@ -18,6 +18,7 @@ LOGGED = (
     "log_loss_ranker",
     "effective_sample_size",
     "target_share",
+    "hardness",
 )
 
 
@@ -65,6 +66,7 @@ class Joint(LoggedModel):
         variables = {"retriever": self.retriever.trainable_variables, "ranker": self.ranker.trainable_variables}
         for tower, gradients in tape.gradient(total, variables).items():
             self.optimizer[tower].apply_gradients(zip(gradients, variables[tower], strict=True))
+        is_target = negatives.samples == target[:, None]
         return self.record(
             {
                 "loss_retriever": retriever_loss,
@@ -73,11 +75,10 @@ class Joint(LoggedModel):
                 "log_loss_retriever": estimated_log_loss(
                     retrieved.of_target, resampled.scores, resampled.pool.sample_log_q, resampled.pool.samples == target[:, None]
                 ),
-                "log_loss_ranker": estimated_log_loss(
-                    ranked.of_target, ranked.of_samples, negatives.sample_log_q, negatives.samples == target[:, None]
-                ),
+                "log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.sample_log_q, is_target),
                 "effective_sample_size": resampled.effective_size,
                 "target_share": resampled.target_share,
+                "hardness": hardness(ranked.of_target, ranked.of_samples, is_target),
             }
         )
 

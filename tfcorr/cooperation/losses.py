@@ -61,6 +61,20 @@ def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_
     return tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=1)
 
 
+def hardness(target_score: tf.Tensor, scores: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
+    """The share of a row's negatives that score no lower than its target; 0 where it has none.
+
+    Args: target_score [B]; scores [B, L] of the negatives; is_target [B, L] bool, which of them are none.
+    Returns: [B] float32; negatives drawn at random tend to 0 as a tower learns, those as hard as the target stand at 1/2.
+    """
+    ahead = (scores >= target_score[:, None]) & ~is_target
+    return tf.math.divide_no_nan(_count(ahead), _count(~is_target))
+
+
+def _count(which: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(which, tf.float32), axis=1)
+
+
 def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample_log_q: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
     """An estimate of −log softmax(V)[k] over all items: all but the target are counted by the samples, each weighing 1 / (L Q).
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.strategies import NEGATIVES
@@ -16,14 +16,14 @@ class Alone(LoggedModel):
     """What trains one tower and changes no other."""
 
     def __init__(self, tower: Tower, sampler: Sampler, loss: LossName) -> None:
-        super().__init__("alone", ("loss", "log_loss"))
+        super().__init__("alone", ("loss", "log_loss", "hardness"))
         self.tower, self.sampler, self.loss_function, self.generator = tower, sampler, LOSSES[loss], sampler.generator
 
-    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, log_loss: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Moves the tower against the gradient of the total; records both losses [B]."""
+    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, **others: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Moves the tower against the gradient of the total; records the loss and what else there is, each [B]."""
         variables = self.tower.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
-        return self.record({"loss": loss, "log_loss": log_loss})
+        return self.record({"loss": loss, **others})
 
 
 class RetrieverAlone(Alone):
@@ -41,7 +41,9 @@ class RetrieverAlone(Alone):
             log_y = proposal.log_prob(target), proposal.log_prob(tf.broadcast_to(pool, tf.shape(scores)))
             loss = self.loss_function(target_score, scores, *log_y)
             total = tf.reduce_sum(loss) / rows
-        return self.update(tape, total, loss, estimated_log_loss(target_score, scores, log_y[1], pool == target[:, None]))
+        is_target = pool == target[:, None]
+        log_loss = estimated_log_loss(target_score, scores, log_y[1], is_target)
+        return self.update(tape, total, loss, log_loss=log_loss, hardness=hardness(target_score, scores, is_target))
 
 
 class RankerAlone(Alone):
@@ -65,5 +67,6 @@ class RankerAlone(Alone):
             scores = self.tower.score(context, tf.concat([target[:, None], drawn.samples], axis=1), training=True)
             loss = self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q)
             total = tf.reduce_sum(loss + self.tower.auxiliary_loss(context)) / rows
-        log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.sample_log_q, drawn.samples == target[:, None])
-        return self.update(tape, total, loss, log_loss)
+        is_target = drawn.samples == target[:, None]
+        log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.sample_log_q, is_target)
+        return self.update(tape, total, loss, log_loss=log_loss, hardness=hardness(scores[:, 0], scores[:, 1:], is_target))

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ def search(
             tuner = Tuner(oracle, job, settings.search, console)
         if oracle.trials:
             console.print(f"{folder}: going on after {len(oracle.trials)} trials", soft_wrap=True)
-        tuner.search()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="sklearn")  # of how the Gaussian process is fitted, which nobody here can mend
+            tuner.search()
         if this == "worker":
             return None
         found = Search(folder, objective, [_trial(each, settings, folder) for each in oracle.trials.values()], bool(first))

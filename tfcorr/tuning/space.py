@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import keras_tuner as kt
+from keras_tuner.engine.hyperparameters import Choice, Float, Int
 from keras_tuner.oracles import RandomSearchOracle
+from keras_tuner.src.engine.conditions import Parent  # nested conditional scopes, the public way, know one parent alone
 
 from tfcorr.config import RunSettings, flat
 from tfcorr.search_space import SearchSpace, in_order
@@ -20,15 +21,13 @@ def space_of(spaces: Spaces) -> kt.HyperParameters:
     """The space for Keras Tuner; choices are JSON texts, as it knows none of lists or mappings."""
     space = kt.HyperParameters()
     for name, each, conditions in in_order(spaces):
-        with ExitStack() as scopes:
-            for other, values in conditions.items():
-                scopes.enter_context(space.conditional_scope(other, values))
-            if each.range is None:
-                space.Choice(name, each.choices)
-            else:
-                kind, (low, high) = each.range
-                declare = space.Int if kind.endswith("int") else space.Float
-                declare(name, low, high, sampling="log" if kind.startswith("log") else "linear")
+        parents = [Parent(other, values) for other, values in conditions.items()]
+        if each.range is None:
+            space.merge([Choice(name, each.choices, conditions=parents)])
+            continue
+        kind, (low, high) = each.range
+        sampling = "log" if kind.startswith("log") else "linear"
+        space.merge([(Int if kind.endswith("int") else Float)(name, low, high, sampling=sampling, conditions=parents)])
     return space
 
 

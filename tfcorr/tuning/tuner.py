@@ -1,6 +1,5 @@
 """Keras Tuner's worker: it trains each trial that it is given as a run in the search's folder."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from tfcorr.config import load_settings, save_settings
 from tfcorr.files import read_intact, write_whole
-from tfcorr.settings import InputError
+from tfcorr.settings import InputError, shown
 from tfcorr.stages import LAST_STAGE, MONITORED_K
 from tfcorr.trial import Job, train_apart
 from tfcorr.tuning.space import Spaces, as_overrides, plain
@@ -50,8 +49,8 @@ class Tuner(BaseTuner):
     def run_trial(self, trial: Any) -> dict[str, float]:
         """The objective of one of Keras Tuner's trials."""
         values, name = plain(trial.hyperparameters.values, self.spaces), name_of(trial)
-        self.console.print(f"{name}: {', '.join(_shown(values))}", soft_wrap=True, highlight=False)
-        overrides = [*self.job.overrides, *as_overrides(values), "search={}"]
+        self.console.print(f"{name}: {shown(values)}", soft_wrap=True, highlight=False)
+        overrides = [*self.job.overrides, *as_overrides(values)]
         try:
             epochs = trial.hyperparameters.values.get("tuner/epochs")
             if epochs is not None:
@@ -78,10 +77,6 @@ class Tuner(BaseTuner):
             save_settings(settings.model_copy(update={"name": name, "training": training}), partial / "settings.yaml")
 
         write_whole(folder, copy)
-
-
-def _shown(values: dict[str, Any]) -> list[str]:
-    return [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}" for name, value in values.items()]
 
 
 def value_of(folder: Path, objective: str) -> float:

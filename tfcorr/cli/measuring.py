@@ -1,0 +1,63 @@
+"""How good runs are."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tfcorr.cli.app import IndexOption, RunFolder, app, console
+from tfcorr.cli.tables import print_evaluation
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    k: Annotated[list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")] = None,
+    retrieve: Annotated[int | None, typer.Option(min=1, max=10**6, help="How many items the retriever hands to the ranker.")] = None,
+    index: IndexOption = "exact",
+    ranker_alone: Annotated[bool, typer.Option("--ranker-alone", help="Also rank all items by the ranker.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measures a run on its test split, stage by stage, and keeps every user's rank in ranks.parquet.
+
+    Example: `tfcorr evaluate saved_models/movielens100k --k 5 10 20 --ranker-alone`
+    """
+    from tfcorr import runs
+
+    print_evaluation(runs.evaluate(runs.open_run(run), k, retrieve, index, ranker_alone), as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="A run's folder, or several that differ only in their seed.")],
+    second: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="What to compare it with.")],
+    k: Annotated[int, typer.Option(min=1, help="Cut-off.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compares two runs by a paired test over users: difference, 95% interval and p-value.
+
+    Example: `tfcorr compare saved_models/movielens100k saved_models/movielens100k-two-stage`
+    """
+    from dataclasses import asdict
+
+    from tfcorr.evaluation.compare import compare as compare_runs
+
+    groups = [[Path(folder) for folder in group.split(",")] for group in (first, second)]
+    differences = compare_runs(groups[0], groups[1], k)
+    if as_json:
+        print(json.dumps({"differences": [asdict(each) for each in differences]}))
+        return
+    console.print(f"first: {first}, second: {second}, difference: first less second", soft_wrap=True)
+    table = Table("stage", "metric", "first", "second", "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0))  # 80 columns
+    for each in differences:
+        values = (
+            f"{each.first:.4f}",
+            f"{each.second:.4f}",
+            f"{each.difference:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            f"{each.p_value:.2g}",
+        )
+        table.add_row(each.stage, each.metric, *values)
+    console.print(table)
