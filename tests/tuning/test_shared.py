@@ -53,9 +53,13 @@ def test_two_workers_share_a_search(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
         )
-    for name, process in processes.items():
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, f"{name}: {output}"
+    try:
+        for name, process in processes.items():
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, f"{name}: {output}"
+    finally:
+        for process in processes.values():
+            process.kill()
     folder = tmp_path / "saved_models" / "walks-search"
     trials = pl.read_csv(folder / "trials.csv")
     assert trials.height == 6

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -24,6 +25,7 @@ from tfcorr.tuning.figures import draw
 from tfcorr.tuning.space import check_draws, own_values, plain, space_of
 from tfcorr.tuning.tuner import Tuner, name_of, role
 
+BEGAN = "search.yaml"
 OBJECTIVE = f"cascade_ndcg@{MONITORED_K}"
 
 
@@ -88,8 +90,12 @@ def search(
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
     job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband")
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
-        if this != "worker":
-            _claim(folder, settings, {"algorithm": algorithm, "objective": objective}, overwrite)
+        began = _beginnings(settings, algorithm, objective)
+        if this == "worker":
+            _await(folder, console)
+        else:
+            _claim(folder, began, overwrite)
+        _check_same(folder, began)
         with redirect_stdout(io.StringIO()):  # it says so when it goes on
             tuner = Tuner(oracle, job, settings.search, console)
         if oracle.trials:
@@ -126,31 +132,47 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
         raise InputError("algorithm: hyperband chooses training.epochs itself; leave it out of the search")
 
 
-def _claim(folder: Path, settings: RunSettings, how: dict[str, str], overwrite: bool) -> None:
-    """Makes the folder this search's own. Raises: InputError if it is something else's, or another search's."""
-    path = folder / "search.yaml"
+def _beginnings(settings: RunSettings, algorithm: Algorithm, objective: str) -> dict[str, Any]:
+    """What must not change while a search goes on."""
     spaces = {name: space.model_dump(mode="json", exclude_defaults=True) for name, space in settings.search.items()}
-    now = {**how, "search": spaces, "settings": flat(settings.model_dump(mode="json"))}
-    if folder.exists() and not path.is_file():
+    return {"algorithm": algorithm, "objective": objective, "search": spaces, "settings": flat(settings.model_dump(mode="json"))}
+
+
+def _claim(folder: Path, began: dict[str, Any], overwrite: bool) -> None:
+    """Makes the folder a search's own, if it is not there. Raises: InputError if it is something else's."""
+    if folder.exists() and not (folder / BEGAN).is_file():
         raise InputError(f"{folder}: is no search (it has no search.yaml); choose another name for the pipeline, or remove it by hand")
     if folder.exists() and overwrite:
         replaced = folder.with_name(f".{folder.name}.replaced")
         folder.rename(replaced)
         shutil.rmtree(replaced)
     if folder.exists():
-        before = flat(read_intact(path, lambda path: yaml.safe_load(path.read_text(encoding="utf-8"))))
-        differing = sorted(name for name in before.keys() | flat(now).keys() if before.get(name) != flat(now).get(name))
-        if differing:
-            raise InputError(
-                f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; choose another name, or overwrite it"
-            )
         return
 
     def begin(partial: Path) -> None:
         partial.mkdir()
-        (partial / "search.yaml").write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        (partial / BEGAN).write_text(yaml.safe_dump(began, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     write_whole(folder, begin)
+
+
+def _await(folder: Path, console: Console) -> None:
+    """Lets a worker wait until its chief has begun the search."""
+    if not (folder / BEGAN).is_file():
+        console.print(f"{folder}: waiting for the chief to begin the search", soft_wrap=True)
+    while not (folder / BEGAN).is_file():
+        time.sleep(0.5)
+
+
+def _check_same(folder: Path, began: dict[str, Any]) -> None:
+    """Raises: InputError if the search in the folder began otherwise."""
+    before = flat(read_intact(folder / BEGAN, lambda path: yaml.safe_load(path.read_text(encoding="utf-8"))))
+    now = flat(began)
+    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing:
+        raise InputError(
+            f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; choose another name, or overwrite it"
+        )
 
 
 def _trial(kept: Any, settings: RunSettings, folder: Path) -> Trial:
