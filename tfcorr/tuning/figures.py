@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy import stats
 
 from tfcorr.search_space import SearchSpace
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from tfcorr.tuning import Trial
 
 ACROSS = 3  # panels beside each other
+DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "0.55", "markersize": 5}
+BEST: dict[str, Any] = {"marker": "*", "linestyle": "none", "color": "0.0", "markersize": 11}
 
 
 def draw(trials: Sequence["Trial"], objective: str, spaces: Mapping[str, SearchSpace], path: Path) -> None:
     """Writes a PNG: every trial's objective in their order, with the best so far, then one panel a setting."""
     rows = 1 + math.ceil(len(spaces) / ACROSS)
-    figure = Figure(figsize=(9, 3 * rows), layout="constrained")
+    figure = Figure(figsize=(9, 2.7 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, ACROSS)
     _over_trials(figure.add_subplot(grid[0, :]), trials, objective)
     for place, (name, space) in enumerate(spaces.items()):
@@ -34,42 +38,56 @@ def draw(trials: Sequence["Trial"], objective: str, spaces: Mapping[str, SearchS
 
 def _over_trials(axes: Axes, trials: Sequence["Trial"], objective: str) -> None:
     values = np.array([math.nan if each.objective is None else each.objective for each in trials])
-    numbers = np.arange(len(trials))
-    failed = np.isnan(values)
-    best = np.fmax.accumulate(values)
-    axes.step(numbers, best, where="post", color="0.2", linewidth=1.2, label="best so far")
-    axes.plot(numbers[~failed], values[~failed], "o", color="0.45", markersize=5, label="a trial")
+    numbers, failed = np.arange(len(trials)), np.isnan(values)
+    axes.step(numbers, np.fmax.accumulate(values), where="post", color="0.2", linewidth=1.2, label="best so far")
+    axes.plot(numbers[~failed], values[~failed], **DOT, label="a trial")
+    axes.plot(np.nanargmax(values), np.nanmax(values), **BEST, label="the best")
     if failed.any():
         axes.plot(numbers[failed], np.full(failed.sum(), np.nanmin(values)), "x", color="0.0", label="failed")
-    axes.set(xlabel="trial", ylabel=f"{objective}, validation")
-    axes.legend(frameon=False, loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="trial", ylabel=f"{objective}\non validation")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
 
 
 def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"]) -> None:
-    """One setting: a place for each choice, or an axis for a range; the title says how much it explains."""
+    """One setting: a place for each choice, or an axis for a range; the title says how much it goes with the objective."""
+    axes.set_xlabel(name)
     objectives = np.array([each.objective for each in trials], dtype=float)
-    values: list[Any] = [each.values[name] for each in trials]
-    if space.range is not None:
-        axes.plot(values, objectives, "o", color="0.45", markersize=5)
-        if space.range[0].startswith("log"):
-            axes.set_xscale("log")
-        spread = len(set(values)) > 1 and len(set(objectives.tolist())) > 1
-        said = f"rank correlation {stats.spearmanr(values, objectives).statistic:+.2f}" if spread else ""
-    else:
-        places = np.array([space.choices.index(json.dumps(value)) for value in values], dtype=int)
-        axes.plot(places, objectives, "o", color="0.45", markersize=5)
+    if space.range is None:
+        places = np.array([space.choices.index(json.dumps(each.values[name])) for each in trials], dtype=float)
         for place in np.unique(places):
             axes.plot([place - 0.25, place + 0.25], [objectives[places == place].mean()] * 2, color="0.0", linewidth=1.5)
-        axes.set_xticks(range(len(space.choices)), [each if len(each) <= 14 else f"{each[:13]}…" for each in space.choices])
+        axes.set_xticks(range(len(space.choices)), [_short(each) for each in space.choices])
         axes.set_xlim(-0.5, len(space.choices) - 0.5)
-        said = f"choices explain {_explained(places, objectives):.0%} of the variance" if len(trials) > 1 else ""
-    axes.set_xlabel(name)
-    axes.set_title(said, fontsize="small")
+        said = f"explains {explained(places, objectives):.0%} of the variance"
+    else:
+        kind, (low, high) = space.range
+        places = np.array([each.values[name] for each in trials], dtype=float)
+        logarithmic = kind.startswith("log")
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_locator(NullLocator())
+        ticks = np.geomspace(low, high, 3) if logarithmic else np.linspace(low, high, 3)
+        axes.set_xticks(ticks, [f"{tick:.2g}" if kind.endswith("float") else f"{tick:.0f}" for tick in ticks])
+        margin = (high / low) ** 0.05 if logarithmic else 0.05 * (high - low)
+        axes.set_xlim(*((low / margin, high * margin) if logarithmic else (low - margin, high + margin)))
+        varied = np.ptp(places) > 0 and np.ptp(objectives) > 0 if len(trials) else False
+        said = f"rank correlation {stats.spearmanr(places, objectives).statistic:+.2f}" if varied else ""
+    axes.plot(places, objectives, **DOT)
+    if len(trials):
+        axes.plot(places[objectives.argmax()], objectives.max(), **BEST)
+        axes.set_title(said, fontsize="small")
 
 
-def _explained(groups: np.ndarray[Any, np.dtype[np.int_]], values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """The correlation ratio η²: the variance between the groups' means over all of it."""
-    if not values.var():
+def _short(choice: str) -> str:
+    value = json.loads(choice)
+    text = str(value.get("name", choice)) if isinstance(value, dict) else str(value) if isinstance(value, str) else choice
+    return text if len(text) <= 14 else f"{text[:13]}…"
+
+
+def explained(groups: npt.NDArray[Any], values: npt.NDArray[np.float64]) -> float:
+    """The correlation ratio η²: the variance between the means of groups, over the variance of the values [n]; 0 where there is none."""
+    if not len(values) or not values.var():
         return 0.0
     between = sum((groups == each).sum() * (values[groups == each].mean() - values.mean()) ** 2 for each in np.unique(groups))
     return float(between / (len(values) * values.var()))
