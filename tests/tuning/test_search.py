@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from tests.conftest import PIPELINE
-from tfcorr import tuning
+from tfcorr import cli, tuning
 from tfcorr.config import load_settings, save_settings
 from tfcorr.files import locked
 from tfcorr.settings import InputError
@@ -209,3 +209,23 @@ def test_half_of_what_a_shared_search_needs_is_refused(pipeline, trained, monkey
         InputError, match=re.escape("KERASTUNER_ORACLE_IP alone in the environment; a shared search needs KERASTUNER_TUNER_ID")
     ):
         search(pipeline, 1, console=quiet)
+
+
+def test_the_command_prints_the_best_first_and_what_to_type_next(pipeline, trained, capsys, monkeypatch):
+    monkeypatch.setattr(cli.console, "width", 140)
+    trained.failing["trial-1"] = InputError("no memory")
+    cli.app(["tune", str(pipeline), "--trials", "4", "--algorithm", "random"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^(trial-\d)(.*?) (0\.\d{4}) +3 +retriever", printed, re.MULTILINE)
+    assert {row[0] for row in rows} == {"trial-0", "trial-2", "trial-3"}
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
+    assert [row[0] for row in rows if "the pipeline's own" in row[1]] == ["trial-0"]
+    assert "trial-1: failed: no memory" in printed
+    assert "1 of 4 trials failed" in printed
+    assert "tfcorr train saved_models/walks-search/best.yaml" in printed
+
+
+def test_an_interrupted_command_says_how_to_go_on(pipeline, trained, capsys):
+    trained.failing["trial-0"] = KeyboardInterrupt()
+    assert cli.app(["tune", str(pipeline), "--trials", "3"], standalone_mode=False) == 130
+    assert "the same command goes on with the search" in capsys.readouterr().out
