@@ -165,6 +165,7 @@ def test_hyperband_gives_the_better_trials_more_epochs(pipeline, trained):
         ({"overrides": ["search={name: {choice: [a, b]}}"]}, "search.name: is no setting of a run"),
         ({"overrides": ["training.method=two-stage"], "algorithm": "hyperband"}, "have stages one after another; take bayesian"),
         ({"overrides": ["search={training.epochs: {int: [1, 3]}}"], "algorithm": "hyperband"}, "leave it out of the search"),
+        ({"overrides": ["training.distribution=multi-worker"]}, "a search is shared by Keras Tuner's workers instead"),
         ({"trials": 0}, "expected 1 or more, received 0"),
     ],
 )

@@ -126,6 +126,11 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
     known += [f"{stage}_recall@{size}" for stage, size in zip(stages, settings.sizes(), strict=False)]
     if objective not in known:
         raise InputError(f"objective: no run measures {objective!r} on validation; {nearest(objective, known)}")
+    spread = settings.training.distribution
+    if spread in ("multi-worker", "parameter-server"):
+        raise InputError(
+            f"training.distribution: {spread} spreads one run over processes; a search is shared by Keras Tuner's workers instead"
+        )
     if algorithm == "hyperband" and (settings.training.method == "two-stage" or settings.training.start == "retriever"):
         raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
     if algorithm == "hyperband" and "training.epochs" in settings.search:
@@ -190,11 +195,15 @@ def _trial(kept: Any, settings: RunSettings, folder: Path) -> Trial:
     )
 
 
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _write(found: Search, settings: RunSettings) -> None:
     """The table, the figure, and the settings of the best."""
     rows = [
         {"trial": each.name, found.objective: each.objective, "epochs": each.epochs, "seconds": each.seconds}
-        | {name: json.dumps(each.values.get(name)) for name in settings.search}
+        | {name: _cell(each.values[name]) if name in each.values else None for name in settings.search}
         | {"message": each.message}
         for each in found.trials
     ]
