@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median
 
 import polars as pl
@@ -47,7 +47,7 @@ def test_a_curve_is_that_of_the_last_stage_which_measured_the_objective(tmp_path
 @pytest.fixture
 def job(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.parent)
-    return Job(str(project), ["training.epochs=5"], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True)
+    return Job(str(project), ["training.epochs=5"], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
 
 
 def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):
@@ -60,9 +60,16 @@ def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):
     assert f"joint epoch {GRACE}" in (tmp_path / "trial-7.log").read_text()
 
 
+def test_a_trial_knows_the_towers_that_stand_in_files_of_the_users(job, tmp_path):
+    (tmp_path / "shared.py").write_text("NAME = 'mine'\n")
+    (tmp_path / "mine.py").write_text("import tfcorr, shared\ntfcorr.RETRIEVERS[shared.NAME] = tfcorr.RETRIEVERS['mf']\n")
+    with pytest.raises(InputError, match="there is no 'minr'; did you mean 'mine'"):
+        train_apart(replace(job, towers=[str(tmp_path / "mine.py")], overrides=["retriever={name: minr}"]))
+
+
 def test_a_mistake_in_a_trial_is_told_in_its_own_words(job):
     with pytest.raises(InputError, match=r"missing.csv: there is no such file"):
-        train_apart(Job(**(asdict(job) | {"overrides": ["data={path: missing.csv}"]})))
+        train_apart(replace(job, overrides=["data={path: missing.csv}"]))
     assert not job.folder.exists()
 
 

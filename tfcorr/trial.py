@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import statistics
 import subprocess
@@ -30,6 +31,7 @@ class Job:
     name: str
     objective: str
     stops: bool  # whether it is stopped as soon as it is a poor one
+    towers: list[str]  # the files of towers that are not tfcorr's own
 
     @property
     def folder(self) -> Path:
@@ -94,6 +96,9 @@ def _train(job: Job) -> None:
             if is_poor(curve_of(job.folder, job.objective), [curve_of(other, job.objective) for other in others]):
                 self.model.stop_training = True
 
+    for path in job.towers:
+        sys.path.insert(0, str(Path(path).parent))
+        runpy.run_path(path)
     settings = load_settings(job.pipeline, job.overrides, job.name)
     runs.train(settings, Path(job.root), Console(width=140), resume=job.folder.exists(), callbacks=[MedianRule()] if job.stops else [])
 

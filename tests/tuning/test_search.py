@@ -1,5 +1,6 @@
 """The search with trials that are made up: what a run would leave, without the training."""
 
+import importlib
 import itertools
 import math
 import re
@@ -41,9 +42,10 @@ def quality(settings):
 @pytest.fixture
 def trained(monkeypatch):
     """Stands in for the training of a trial; gives the names of those trained, to which a test may add failures."""
-    names, failing = [], {}
+    jobs, names, failing = [], [], {}
 
     def train(job):
+        jobs.append(job)
         names.append(job.name)
         settings = load_settings(job.pipeline, job.overrides, job.name)
         if job.name in failing:
@@ -57,7 +59,7 @@ def trained(monkeypatch):
         columns = ["stage", "epoch", "seconds", "cascade_ndcg@20", "retriever_ndcg@20"]
         pl.DataFrame(rows, columns, orient="row").write_csv(job.folder / "history.csv")
 
-    train.names, train.failing = names, failing
+    train.jobs, train.names, train.failing = jobs, names, failing
     monkeypatch.setattr(tuning, "draw", lambda *_: _[-1].touch())
     monkeypatch.setattr(tuner, "train_apart", train)
     return train
@@ -186,6 +188,17 @@ def test_a_search_that_began_otherwise_is_not_gone_on_with(pipeline, trained):
             search(pipeline, 2, **({"algorithm": "random"} | arguments), console=quiet)
     found = search(pipeline, 1, "bayesian", console=quiet, overwrite=True)
     assert len(found.trials) == 1
+
+
+def test_towers_of_the_users_own_are_known_by_their_files(pipeline, trained, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("import tfcorr\nclass Mine(tfcorr.RETRIEVERS['mf']): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(tuning.RETRIEVERS, "mine", importlib.import_module("mine").Mine)
+    search(pipeline, 1, console=quiet)
+    assert trained.jobs[0].towers == [str(tmp_path / "mine.py")]
+    monkeypatch.setattr(tuning.RETRIEVERS["mine"], "__module__", "__typed_in__")
+    with pytest.raises(InputError, match="the tower 'mine' is defined in no file"):
+        search(pipeline, 2, console=quiet)
 
 
 def test_a_folder_of_something_else_is_left_alone(pipeline, trained, tmp_path):

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from tfcorr.config import RunSettings, flat, load_settings, save_settings
 from tfcorr.files import locked, read_intact, write_whole
 from tfcorr.settings import InputError, nearest
 from tfcorr.stages import MONITORED_K
+from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.trial import Job
 from tfcorr.tuning.algorithms import Algorithm, oracle_of
 from tfcorr.tuning.figures import draw
@@ -88,7 +91,7 @@ def search(
     check_draws(settings.search, load)
     first, folder = own_values(settings, load), root / f"{settings.name}-search"
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
-    job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband")
+    job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", _files_of_towers())
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
         began = _beginnings(settings, algorithm, objective)
         if this == "worker":
@@ -135,6 +138,18 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
         raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
     if algorithm == "hyperband" and "training.epochs" in settings.search:
         raise InputError("algorithm: hyperband chooses training.epochs itself; leave it out of the search")
+
+
+def _files_of_towers() -> list[str]:
+    """The files that register towers which are not tfcorr's own. Raises: InputError if one stands in no file."""
+    files = []
+    for name, tower in (RETRIEVERS | RANKERS).items():
+        if tower.__module__.partition(".")[0] != "tfcorr":
+            file = getattr(sys.modules.get(tower.__module__), "__file__", None)
+            if file is None:
+                raise InputError(f"the tower {name!r} is defined in no file, from which a trial's process could load it; move it to one")
+            files.append(os.path.abspath(file))
+    return sorted(set(files))
 
 
 def _beginnings(settings: RunSettings, algorithm: Algorithm, objective: str) -> dict[str, Any]:
