@@ -31,9 +31,10 @@ def test_a_retriever_alone_learns_by_its_loss_over_the_pool(monkeypatch, scope, 
     monkeypatch.setattr(model.sampler.popularity, "draw", lambda *args: drawn.append(draw(*args)) or drawn[0])
     before, scores = values(tower), every_score(tower, context)
     logs = model.train_step((context, target))
-    rows = zip(scores, target.numpy() - 1, np.broadcast_to(drawn[0], (6, 7)) - 1, strict=True)
+    rows = list(zip(scores, target.numpy() - 1, np.broadcast_to(drawn[0], (6, 7)) - 1, strict=True))
     expected = [ORACLES[loss](row[k], row[s], np.log(SHARES[k]), np.log(SHARES[s])) for row, k, s in rows]
     assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert float(logs["hardness"]) == pytest.approx(np.mean([oracles.hardness(*each) for each in rows]))
     assert any(not np.array_equal(one, other) for one, other in zip(before, values(tower), strict=True))
 
 
@@ -57,7 +58,7 @@ def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(mo
     monkeypatch.setattr(model.sampler.popularity, "draw", lambda *args: names.append(draw(*args)) or names[-1])
     frozen, scores, of_retriever = values(retriever), every_score(ranker, context), every_score(retriever, context)
     logs = model.train_step((context, target))
-    expected = []
+    expected, hardness = [], []
     for row, k in enumerate(target.numpy() - 1):
         if negatives is None:
             s = names[0].numpy()[row] - 1
@@ -69,7 +70,9 @@ def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(mo
             total = weights[k] + weights[pool].sum()
             log_q, target_log_q = np.log(weights[s] * SHARES[s] / total), np.log(weights[k] * SHARES[k] / total)  # of items
         expected.append(oracles.sampled_log_softmax(scores[row][k], scores[row][s], target_log_q, log_q))
+        hardness.append(oracles.hardness(scores[row], k, s))
     assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-3)
+    assert float(logs["hardness"]) == pytest.approx(np.mean(hardness))
     for one, other in zip(frozen, values(retriever), strict=True):
         np.testing.assert_array_equal(one, other)
 
