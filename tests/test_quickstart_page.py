@@ -1,5 +1,6 @@
 """docs/quickstart.md: every command of the page is run in its order, and prints what stands below it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,15 +16,16 @@ PAGE = (ROOT / "docs" / "quickstart.md").read_text()
 
 
 def commands():
-    """Each command of the page with what it prints."""
-    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    """Each command of the page with what it prints, which may be a block of its own."""
+    shown = re.sub(r"```\n\n```yaml\n", "", PAGE).replace(" \\\n   ", "")
+    blocks = re.findall(r"```console\n(.*?)```", shown, re.DOTALL)
     return [found for block in blocks for found in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)]
 
 
 def serve(command, output, processes):
     """Starts the server at free ports; returns what it says, and its gRPC port."""
     arguments = [sys.executable, "-m", *command.split(), "--port", "0", "--rest-port", "0"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     processes.append(process)
     said = "".join(process.stdout.readline() for _ in output.splitlines())
     return said, re.search(r"gRPC at 127.0.0.1:(\d+)", said)[1]
