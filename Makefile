@@ -1,12 +1,13 @@
 # make quickstart   trains the cooperation and its baseline on MovieLens-100K, compares them, recommends
 # make test         lint, types and tests
-# Both set up .venv from requirements.txt first, once.
+# make docs         the site, in site/
+# Each sets up .venv from requirements.txt first, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 QUICK := pipelines/movielens100k.yaml
 
-.PHONY: quickstart test setup clean
+.PHONY: quickstart test docs setup clean
 
 quickstart: setup
 	$(BIN)/tfcorr train $(QUICK) --resume
@@ -19,6 +20,9 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 setup: .venv/installed
 

@@ -29,7 +29,13 @@ class Settings(BaseModel):
 
 
 def nearest(word: str, words: list[str]) -> str:
-    """A hint for a misspelt word: the nearest right one, or all of them."""
+    """A hint for a misspelt word: the nearest right one, or all of them.
+
+    >>> nearest("sasrek", ["gru4rec", "sasrec"])
+    "did you mean 'sasrec'?"
+    >>> nearest("x", ["gru4rec", "sasrec"])
+    'expected one of: gru4rec, sasrec'
+    """
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(words))}"
 

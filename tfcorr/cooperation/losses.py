@@ -16,6 +16,10 @@ def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, targe
     the distribution that the samples come from; no gradient flows through these.
     Returns: [B] float32.
     Source: equations 1 and 2 of the paper.
+
+    >>> loss = sampled_log_softmax(tf.constant([2.0]), tf.constant([[0.0, 1.0]]), tf.zeros(1), tf.zeros([1, 2]))
+    >>> print(f"{float(loss[0]):.4f}, {np.log(np.exp(2) + np.exp(0) + np.exp(1)) - 2:.4f}")
+    0.4076, 0.4076
     """
     corrected = corrected_scores(target_score[:, None], target_log_q[:, None])  # [B, 1]
     everything = tf.concat([corrected, corrected_scores(sample_scores, sample_log_q)], axis=1)
@@ -55,6 +59,12 @@ def sampled_kl(teacher_scores: tf.Tensor, student_scores: tf.Tensor, sample_log_
     Args: teacher_scores, student_scores and sample_log_q, each [B, L].
     Returns: [B] float32, at least 0.
     Source: section 3.3 of the paper; it tends to the full KL as L grows (theorem 3.2).
+
+    >>> ranker, retriever, log_q = tf.constant([[1.0, 3.0]]), tf.constant([[0.0, 0.0]]), tf.math.log([[0.5, 0.5]])
+    >>> print(f"{float(sampled_kl(ranker, retriever, log_q)[0]):.4f}")
+    0.3278
+    >>> print(f"{float(sampled_kl(ranker, ranker + 7, log_q)[0]):.4f}")  # a softmax does not see a constant
+    0.0000
     """
     teacher = tf.nn.log_softmax(corrected_scores(tf.stop_gradient(teacher_scores), sample_log_q))
     student = tf.nn.log_softmax(corrected_scores(student_scores, sample_log_q))

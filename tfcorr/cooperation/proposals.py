@@ -82,6 +82,10 @@ def alias_table(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float6
     A column drawn uniformly, and then its alias unless it keeps itself, has the distribution of the weights. Heavy columns
     give what they have above 1, in turn, to what light ones lack; the one that runs out has its own lack filled by the next.
     Source: Hübschle-Schneider and Sanders, "Parallel Weighted Random Sampling" (ESA'19), by prefix sums instead of a sweep.
+
+    >>> kept, aliases = alias_table(np.array([2.0, 0.5, 0.5]))
+    >>> kept.tolist(), aliases.tolist()  # half of what the columns 1 and 2 draw is 0
+    ([1.0, 0.5, 0.5], [0, 0, 0])
     """
     kept, aliases = weights.copy(), np.arange(len(weights))
     is_heavy = weights >= min(1.0, weights.max())  # equal weights may all be a little below 1 by rounding

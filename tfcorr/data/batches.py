@@ -27,7 +27,11 @@ class EvaluationBatch(NamedTuple):
 
 
 def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
-    """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded left."""
+    """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded left.
+
+    >>> windows(tf.constant([4, 5, 6, 7, 8]), starts=tf.constant([0, 3]), places=tf.constant([2, 4]), length=3).numpy().tolist()
+    [[0, 4, 5], [0, 0, 7]]
+    """
     reach = places[:, None] + tf.range(-tf.cast(length, places.dtype), 0)  # [B, M]
     return tf.where(reach >= starts[:, None], tf.gather(items, tf.maximum(reach, 0)), 0)
 

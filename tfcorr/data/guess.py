@@ -44,6 +44,12 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     """The columns of a file by role: user, item, time, and rating, event and title where there are such; `given` are known.
 
     Raises: InputError if the file cannot be read, or a column that is needed cannot be told.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "clicks.csv"
+    >>> _ = path.write_text("visitor,sku,price,ts\\n1,2,3,4\\n")
+    >>> guess_columns(path, given={})
+    {'user': 'visitor', 'item': 'sku', 'time': 'ts'}
     """
     frame = read_table(path).frame
     present = frame.collect_schema().names()

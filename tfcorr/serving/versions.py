@@ -60,7 +60,13 @@ def newest_served(folder: Path) -> int:
 
 
 def check_label(label: str) -> None:
-    """Raises: InputError if it cannot be a label, as it must stand in the path of a request."""
+    """Raises: InputError if it cannot be a label, as it must stand in the path of a request.
+
+    >>> check_label("canary")
+    >>> check_label("to day")
+    Traceback (most recent call last):
+    tfcorr.settings.InputError: label 'to day': expected a letter or digit, then these or _ . - such as stable or canary
+    """
     if not re.fullmatch(r"\w[\w.-]*", label, re.ASCII):
         raise InputError(f"label {label!r}: expected a letter or digit, then these or _ . - such as stable or canary")
 

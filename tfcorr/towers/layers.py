@@ -152,17 +152,29 @@ def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor
 
 
 def places_from_the_oldest(history: tf.Tensor) -> tf.Tensor:
-    """[B, M] item numbers -> [B, M] int32: 0 for the oldest item, then 1, …, wherever the padding lies."""
+    """[B, M] item numbers -> [B, M] int32: 0 for the oldest item, then 1, …, wherever the padding lies.
+
+    >>> places_from_the_oldest(tf.constant([[0, 7, 8, 9]])).numpy().tolist()
+    [[0, 0, 1, 2]]
+    """
     return tf.maximum(tf.cumsum(tf.cast(history > 0, tf.int32), axis=1) - 1, 0)
 
 
 def places_from_the_latest(history: tf.Tensor) -> tf.Tensor:
-    """[B, M] item numbers -> [B, M] int32: 0 for the latest item, 1 for the one before, …, wherever the padding lies."""
+    """[B, M] item numbers -> [B, M] int32: 0 for the latest item, 1 for the one before, …, wherever the padding lies.
+
+    >>> places_from_the_latest(tf.constant([[7, 8, 9, 0]])).numpy().tolist()
+    [[2, 1, 0, 0]]
+    """
     return tf.cumsum(tf.cast(history > 0, tf.int32), axis=1, exclusive=True, reverse=True)
 
 
 def latest_items(history: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, M] item numbers -> [B, count]: the latest item, the one before, …, and 0 where there is none."""
+    """[B, M] item numbers -> [B, count]: the latest item, the one before, …, and 0 where there is none.
+
+    >>> latest_items(tf.constant([[0, 7, 8]]), count=3).numpy().tolist()
+    [[8, 7, 0]]
+    """
     is_at = places_from_the_latest(history)[:, :, None] == tf.range(count)  # [B, M, count]
     return tf.reduce_sum(tf.where(is_at, history[:, :, None], 0), axis=1)
 
