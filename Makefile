@@ -1,5 +1,6 @@
 # make quickstart   trains the cooperation and its baseline on MovieLens-100K, compares them, recommends
 # make test         lint, types and tests
+# make lint         the first two of these
 # make docs         the site, in site/
 # Each sets up .venv from requirements.txt first, once.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK := pipelines/movielens100k.yaml
 
-.PHONY: quickstart test docs setup clean
+.PHONY: quickstart test lint docs setup clean
 
 quickstart: setup
 	$(BIN)/tfcorr train $(QUICK) --resume
@@ -15,11 +16,13 @@ quickstart: setup
 	$(BIN)/tfcorr compare saved_models/movielens100k saved_models/movielens100k-two-stage
 	$(BIN)/tfcorr recommend saved_models/movielens100k --history 50,181,172 --titles
 
-test: setup
+test: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -90,7 +90,7 @@ def said(monkeypatch, capsys, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         monkeypatch.setattr(sys, "argv", ["tfcorr", *command])
-        monkeypatch.setattr(cli, "console", cli.Console(quiet=True))
+        monkeypatch.setattr(cli.console, "quiet", True)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == 1

@@ -42,7 +42,7 @@ def processes():
 
 def test_every_command_prints_what_the_page_says(tmp_path, monkeypatch, capsys, processes):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "console", cli.Console(markup=False, width=80))
+    monkeypatch.setattr(cli.console, "width", 80)
     (tmp_path / "clicks.py").write_text(re.search(r"```python\n# clicks.py\n(.*?)```", PAGE, re.DOTALL)[1])
     port, first = None, []
     for command, output in commands():

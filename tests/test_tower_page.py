@@ -40,7 +40,7 @@ def test_the_towers_of_the_page_pass_the_contract(files):
 def test_a_tower_of_the_page_is_trained_and_served_by_the_commands(files, monkeypatch):
     monkeypatch.syspath_prepend(files)
     monkeypatch.chdir(files)
-    monkeypatch.setattr(cli, "console", cli.Console(quiet=True))
+    monkeypatch.setattr(cli.console, "quiet", True)
     write_project(files)
     try:
         importlib.import_module("fading")

@@ -1,6 +1,7 @@
 """One run = one YAML file = one tree of typed, frozen settings."""
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from tfcorr.towers.din import DINSettings
 from tfcorr.towers.sasrec import SASRecSettings
 
 
-def _tower(registry: dict[str, Any], default: str) -> BeforeValidator:
+def _tower(registry: Mapping[str, Any], default: str) -> BeforeValidator:
     def validate(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
@@ -67,7 +68,7 @@ class TrainingSettings(Settings):
 class MiddleSettings(Settings):
     """A tower between the retriever and the ranker: it ranks what it is handed, and hands on the best."""
 
-    tower: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS | RANKERS, "sasrec")]
+    tower: Annotated[SerializeAsAny[TowerSettings], _tower(ChainMap(RETRIEVERS, RANKERS), "sasrec")]
     keep: int = Field(500, ge=20, description="how many items it hands on")
     samples: int = Field(10, ge=1, description="of corr: how many it resamples, of what was drawn for it, for the next tower")
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -214,6 +215,8 @@ def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | N
     path = Path(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; give the path of a pipeline, or write one: tfcorr init TABLE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -162,7 +162,7 @@ def test_every_variable_learns_and_tables_learn_sparsely(variant):
     for variable, gradient in zip(tower.trainable_variables, tape.gradient(loss, tower.trainable_variables), strict=True):
         assert gradient is not None, variable.name
         assert np.abs(tf.convert_to_tensor(gradient)).sum() > 0, variable.name
-        if variable.shape[0] == ITEMS + 1:
+        if variable.shape[:1] == [ITEMS + 1]:
             assert isinstance(gradient, tf.IndexedSlices), variable.name
 
 

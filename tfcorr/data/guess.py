@@ -117,7 +117,7 @@ def pipeline_text(path: Path, found: Guess) -> str:
         "  epochs: 30                   # at most: it stops when the cascade has not become better for some epochs",
         "  patience: 5",
         "evaluation:",
-        f"  retrieve: {max(min(500, found.items), 20)}",
+        f"  retrieve: {max(min(500, found.items // 4), 20):<19} # how many the retriever hands to the ranker",
         f"  exclude_seen: {str(seen).lower():<15} # {found.repeats:.1%} of interactions are with an item that the user has had before",
     ]
     return "\n".join(lines) + "\n"

@@ -228,7 +228,12 @@ def export(
 
 
 def _save(name: str, module: Endpoint, signatures: Signatures, items: pl.DataFrame, path: Path) -> None:
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    logger, level = tf.get_logger(), tf.get_logger().level
+    logger.setLevel("WARNING")  # in a notebook it tells of every file, by a name that is soon no more
+    try:
+        tf.saved_model.save(module, str(path), signatures=signatures)
+    finally:
+        logger.setLevel(level)
     foreign = foreign_operations(path)
     if foreign and name != "cascade_scann":
         raise RuntimeError(f"{name} holds operations that stock TensorFlow does not have: {sorted(foreign)}")
