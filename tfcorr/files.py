@@ -32,6 +32,13 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             partial.unlink(missing_ok=True)
 
 
+def remove_whole(folder: Path) -> None:
+    """Removes a folder such that it is gone in one step, whatever happens meanwhile."""
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    folder.rename(replaced)
+    shutil.rmtree(replaced)
+
+
 @contextmanager
 def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
     """Lets one process at a time do what only one may; the file is made, and stays. Raises: InputError where others do not wait."""

@@ -2,9 +2,7 @@
 
 import importlib.metadata
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +26,7 @@ from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
-from tfcorr.files import read_intact, write_whole
+from tfcorr.files import read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
@@ -221,9 +219,7 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
 def _claim(folder: Path, settings: RunSettings, resume: bool) -> None:
     """Makes the folder this run's own: it appears with its settings in one step, and what it replaces goes in one."""
     if folder.exists() and not resume:
-        replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
-        folder.rename(replaced)
-        shutil.rmtree(replaced)
+        remove_whole(folder)
     if not folder.exists():
         write_whole(folder, lambda partial: _begin(partial, settings))
 

@@ -1,14 +1,15 @@
-"""What a search may choose for a setting, as a pipeline's `search` says it."""
+"""What a search may choose for a setting, as a pipeline's `search` says it, and how it may choose."""
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from tfcorr.settings import InputError, Settings
 
 Interval = tuple[float, float]
+Algorithm = Literal["bayesian", "random", "hyperband"]
 
 
 class SearchSpace(Settings):

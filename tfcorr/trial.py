@@ -46,15 +46,16 @@ def train_apart(job: Job) -> None:
     """
     log = job.folder.with_name(f"{job.name}.log")
     with log.open("a") as output:
+        begins = output.tell()
         process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0)
         assert process.stdin
         with process, process.stdin:  # which stays open for as long as this process lives
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
             code = process.wait()
-    said = log.read_text(errors="replace").strip().splitlines()
     if code == 0:
         return
+    said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
     if code < 0:
         said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if -code == signal.SIGKILL else ""))
     raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
@@ -77,7 +78,7 @@ def curve_of(folder: Path, objective: str) -> list[float]:
     if objective not in table.columns:
         return []
     measured = table.filter(pl.col(objective).is_not_null())
-    return measured.filter(pl.col("stage") == measured["stage"][-1])[objective].to_list()
+    return measured.filter(pl.col("stage") == pl.col("stage").last())[objective].to_list()
 
 
 def _train(job: Job) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from tfcorr.cli.app import Overrides, Pipeline, Root, app, console
 from tfcorr.cli.tables import print_evaluation
+from tfcorr.search_space import Algorithm
 from tfcorr.settings import shown
 
 
@@ -52,7 +53,7 @@ def train(
 def tune(
     pipeline: Pipeline,
     trials: Annotated[int, typer.Option(min=1, help="How many there are to be in the end; started again, a search goes on.")] = 20,
-    algorithm: Annotated[Literal["bayesian", "random", "hyperband"], typer.Option(help="How the next trial is chosen.")] = "bayesian",
+    algorithm: Annotated[Algorithm, typer.Option(help="How the next trial is chosen.")] = "bayesian",
     objective: Annotated[str, typer.Option(help="What to maximise: a metric of any stage on validation.")] = "cascade_ndcg@20",
     root: Annotated[Path, typer.Option(help="Where the search lands, as NAME-search.")] = Path("saved_models"),
     override: Overrides = None,

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -18,12 +17,13 @@ import yaml
 from rich.console import Console
 
 from tfcorr.config import RunSettings, flat, load_settings, save_settings
-from tfcorr.files import locked, read_intact, write_whole
+from tfcorr.files import locked, read_intact, remove_whole, write_whole
+from tfcorr.search_space import Algorithm
 from tfcorr.settings import InputError, nearest
 from tfcorr.stages import MONITORED_K
 from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.trial import Job
-from tfcorr.tuning.algorithms import Algorithm, oracle_of
+from tfcorr.tuning.algorithms import oracle_of
 from tfcorr.tuning.figures import draw
 from tfcorr.tuning.space import check_draws, own_values, plain, space_of
 from tfcorr.tuning.tuner import Tuner, name_of, role
@@ -163,9 +163,7 @@ def _claim(folder: Path, began: dict[str, Any], overwrite: bool) -> None:
     if folder.exists() and not (folder / BEGAN).is_file():
         raise InputError(f"{folder}: is no search (it has no search.yaml); choose another name for the pipeline, or remove it by hand")
     if folder.exists() and overwrite:
-        replaced = folder.with_name(f".{folder.name}.replaced")
-        folder.rename(replaced)
-        shutil.rmtree(replaced)
+        remove_whole(folder)
     if folder.exists():
         return
 

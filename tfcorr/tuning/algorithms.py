@@ -3,14 +3,13 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras_tuner as kt
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
 from tfcorr.files import write_whole
-
-Algorithm = Literal["bayesian", "random", "hyperband"]
+from tfcorr.search_space import Algorithm
 
 
 class _Kept:
