@@ -136,8 +136,8 @@ def _differences(runs: Sequence[Measured], differences: Sequence[Sequence[Differ
 
 def _learning(runs: Sequence[Measured]) -> Chart | None:
     panels = [
-        *_over_epochs(runs, "log_loss", "log-loss over all items (nats)", "Log-loss"),
-        *_over_epochs(runs, "loss", "loss that is minimised (nats)", "Training loss"),
+        *_over_epochs(runs, "log_loss", "log-loss (nats)", "Log-loss over all items"),
+        *_over_epochs(runs, "loss", "loss (nats)", "Training loss"),
     ]
     caption = (
         "Means over an epoch's training targets. The log-loss estimates −log of the target's softmax among all items, and is the curve "
@@ -245,7 +245,7 @@ def _catalogue(runs: Sequence[Measured], k: int) -> Chart | None:
     taken = {"users' own choice": float(self_information(first.counts)[first.targets - 1].mean())}
     panels = [
         *_by_stage(runs, points(covered), "Catalogue coverage", x, "coverage@k (share of items)", "log"),
-        *_by_stage(runs, points(unequal), "Gini coefficient", x, "Gini (0 equal, 1 one item)", "log", references=training),
+        *_by_stage(runs, points(unequal), "Gini coefficient", x, "Gini (0 to 1)", "log", references=training),
         *_by_stage(runs, points(novel), "Novelty", x, "novelty (bits)", "log", references=taken, floor=None),
     ]
     caption = (
@@ -258,9 +258,9 @@ def _catalogue(runs: Sequence[Measured], k: int) -> Chart | None:
 
 def _negatives(runs: Sequence[Measured]) -> Chart | None:
     panels = [
-        *_over_epochs(runs, "effective_sample_size", "effective sample size (items)", "Effective sample size"),
-        *_over_epochs(runs, "hardness", "hardness (share of negatives)", "Hardness of the negatives"),
-        *_over_epochs(runs, "target_share", "the target (share of samples)", "Samples that are the target"),
+        *_over_epochs(runs, "effective_sample_size", "size (items)", "Effective sample size"),
+        *_over_epochs(runs, "hardness", "share of negatives", "Hardness of the negatives"),
+        *_over_epochs(runs, "target_share", "share of samples", "Samples that are the target"),
         *_over_epochs(runs, "kl", "KL divergence (nats)", "Distillation"),
     ]
     caption = (

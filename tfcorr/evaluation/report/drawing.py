@@ -17,6 +17,7 @@ from tfcorr.evaluation.style import INK, REFERENCE, SOFT, WIDTH, Look
 
 LABEL = 24  # characters of a name in a figure
 NAME_HEIGHT = 0.095  # of a line of text, as a share of an axes' height
+NICE = [1, 2, 2.5, 5, 10]  # steps of axes
 CELL_NUMBERS = 999  # the largest number that fits into a cell
 
 
@@ -99,7 +100,7 @@ def draw_dots(panels: Mapping[str, Sequence[Dot]], from_zero: bool) -> Figure:
         axes.set_xlabel(name)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=NICE))
         if from_zero:
             axes.set_xlim(left=0)
         else:
@@ -149,9 +150,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.axvline(each, color=SOFT, linewidth=0.7)
     axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
     if panel.scale == "log":
-        last = max(line.x[-1] for line in panel.lines)
+        places = sorted({x for line in panel.lines for x in line.x})
+        last = places[-1]
         axes.set_xscale("log")
-        axes.set_xticks([each for each in (1, 10, 100, 1000, 10_000, 100_000, 1_000_000) if each <= last])
+        axes.set_xticks(places if len(places) <= 9 else [10**power for power in range(len(str(int(last))))])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlim(0.9, last * 1.1)
     elif panel.scale == "category":
@@ -160,7 +162,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE))
+    axes.margins(y=0.08)
     if panel.floor is not None:
         axes.set_ylim(bottom=panel.floor)
     _name_ends(axes, ends)
