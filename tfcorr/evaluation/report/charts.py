@@ -153,7 +153,7 @@ def _validation(runs: Sequence[Measured]) -> Chart | None:
     panels = []
     for name in names:
         kind, _, k = name.partition("@")
-        title = f"{_metric(name)}" if k in ks else f"Recall@{k}, the ceiling of what follows"
+        title = f"{_metric(name)}" if k in ks else f"Recall@{k}, the ceiling"
         panels += _over_epochs(runs, name, f"{_metric(name)} ({'share of users' if kind == 'recall' else '0 to 1'})", title)
     caption = "Measured after each epoch on validation, which chose the epoch that is kept. What a stage misses no later one can find."
     return _lines("validation", "Metrics over epochs, on validation", caption + _about_breaks(runs), panels)

@@ -81,8 +81,8 @@ def shortened(name: str) -> str:
 
 
 def draw_lines(panels: Sequence[Panel]) -> Figure:
-    """The panels two by two, every line named where it ends."""
-    figure, places = _grid(len(panels), 2.35)
+    """The panels two by two, or one by one if x has categories, whose names need room; every line is named where it ends."""
+    figure, places = _grid(len(panels), 2.35, 1 if panels[0].scale == "category" else 2)
     for axes, panel in zip(places, panels, strict=True):
         _draw_panel(axes, panel)
     return figure
@@ -112,7 +112,7 @@ def draw_dots(panels: Mapping[str, Sequence[Dot]], from_zero: bool) -> Figure:
 
 def draw_moves(panels: Sequence[Moves]) -> Figure:
     """Each panel a table of how many ranks moved from where to where, the darker the more; the frames mark where none moved far."""
-    figure, places = _grid(len(panels), 3.6)
+    figure, places = _grid(len(panels), 3.6, 2)
     for axes, panel in zip(places, panels, strict=True):
         largest = max(int(panel.counts.max()), 1)
         axes.imshow(np.sqrt(panel.counts / largest), cmap="Greys", vmin=0, vmax=1.25, origin="lower", aspect="auto")
@@ -132,11 +132,11 @@ def draw_moves(panels: Sequence[Moves]) -> Figure:
     return figure
 
 
-def _grid(panels: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Axes two by two; a single panel is not as wide as two, lest it be flat."""
-    columns = min(panels, 2)
+def _grid(panels: int, height: float, most: int) -> tuple[Figure, list[Axes]]:
+    """Axes in at most so many columns; a single column is not as wide as two, lest it be flat."""
+    columns = min(panels, most)
     rows = math.ceil(panels / columns)
-    size = (WIDTH, height * rows) if columns == 2 else (0.7 * WIDTH, height + 0.4)
+    size = (WIDTH, height * rows) if columns == 2 else (0.7 * WIDTH, height * rows + 0.4)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
 
@@ -153,7 +153,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         places = sorted({x for line in panel.lines for x in line.x})
         last = places[-1]
         axes.set_xscale("log")
-        axes.set_xticks(places if len(places) <= 9 else [10**power for power in range(len(str(int(last))))])
+        axes.set_xticks(places if len(places) <= 7 else [10**power for power in range(len(str(int(last))))])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlim(0.9, last * 1.1)
     elif panel.scale == "category":

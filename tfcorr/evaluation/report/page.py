@@ -35,6 +35,8 @@ img.narrow { width: 70%; min-width: 26rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
+td:first-child, th:first-child { position: sticky; left: 0; background: var(--paper); }
+.differs > th:first-child { background: var(--mark); }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--soft); }
 td.number { text-align: right; white-space: nowrap; }
 thead th.number { text-align: right; }
@@ -69,12 +71,11 @@ def page(runs: Sequence[Measured], charts: Sequence[Chart], images: Mapping[str,
 
 def _about(runs: Sequence[Measured]) -> str:
     first = runs[0]
-    sizes = " → ".join(f"{size:,}" for size in first.handed_on.values())
     seen = "left out" if first.settings["evaluation.exclude_seen"] else "may be recommended again"
     return (
         f"{len(first.targets):,} test users, {len(first.counts):,} items, {int(first.counts.sum()):,} training interactions. "
-        f"The last item of every user is what is to be found among all items; those that a user had before are {seen}. "
-        f"The cascade hands on {sizes} items, searched by the {first.index} index. Made by tfcorr {__version__}."
+        f"Each user's last item is to be found among all; what a user had before is {seen}. "
+        f"The retriever hands on {next(iter(first.handed_on.values())):,} items, found by the {first.index} index. Made by tfcorr {__version__}."
     )
 
 
@@ -119,12 +120,13 @@ def _settings(runs: Sequence[Measured]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     values = {name: [_value(run.settings.get(name)) for run in runs] for name in names}
     differing = [name for name in names if len(set(values[name])) > 1]
-    head = "".join(f'<th scope="col">{escape(run.label)}</th>' for run in runs)
 
-    def table(chosen: Sequence[str]) -> str:
-        mark = ' class="differs"' if chosen is differing else ""
+    def table(chosen: Sequence[str], heads: Sequence[str], mark: str) -> str:
+        head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
         rows = "".join(
-            f'<tr{mark}><th scope="row">{escape(name)}</th>' + "".join(f"<td>{escape(each)}</td>" for each in values[name]) + "</tr>"
+            f'<tr{mark}><th scope="row">{escape(name)}</th>'
+            + "".join(f"<td>{escape(each)}</td>" for each in values[name][: len(heads)])
+            + "</tr>"
             for name in chosen
         )
         return (
@@ -133,9 +135,10 @@ def _settings(runs: Sequence[Measured]) -> str:
         )
 
     alike = [name for name in names if name not in differing]
-    first = f"<p>These differ:</p>{table(differing)}" if differing else ""
+    marked = table(differing, [run.label for run in runs], ' class="differs"')
+    first = f"<p>These differ:</p>{marked}" if differing else ""
     summary = f"{len(alike)} settings that all runs share" if differing else f"All {len(alike)} settings"
-    rest = f"<details><summary>{summary}</summary>{table(alike)}</details>"
+    rest = f"<details><summary>{summary}</summary>{table(alike, ['value'], '')}</details>"
     return f'<section aria-labelledby="settings"><h2 id="settings">Settings</h2>{first}{rest}</section>'
 
 
