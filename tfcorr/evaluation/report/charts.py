@@ -203,7 +203,7 @@ def _moves(runs: Sequence[Measured]) -> Chart:
     head = ["run", "before", "targets handed on", "missed", "moved up", "same", "moved down", "median before", "median after"]
     caption = (
         "Test users by where their target stood before the ranker, and where the final order puts it. Below the framed diagonal it was "
-        "moved up, above it down. Cells hold numbers of users, or percent where there are many; the darker, the more."
+        "moved up, above it down. Cells hold how many users; the darker, the more."
     )
     table = Table(head, rows)
     title = "Rank before and after the ranker"

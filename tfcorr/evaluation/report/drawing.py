@@ -115,10 +115,12 @@ def draw_moves(panels: Sequence[Moves]) -> Figure:
     figure, places = _grid(len(panels), 3.6, 2)
     for axes, panel in zip(places, panels, strict=True):
         largest = max(int(panel.counts.max()), 1)
+        unit = "users" if largest <= CELL_NUMBERS else "% of users"
         axes.imshow(np.sqrt(panel.counts / largest), cmap="Greys", vmin=0, vmax=1.25, origin="lower", aspect="auto")
         for after, before in np.argwhere(panel.counts):
             count = int(panel.counts[after, before])
-            text = str(count) if largest <= CELL_NUMBERS else f"{100 * count / panel.counts.sum():.1f}"
+            percent = 100 * count / panel.counts.sum()
+            text = str(count) if largest <= CELL_NUMBERS else f"{percent:.1f}" if percent >= 0.05 else "<0.1"
             dark = math.sqrt(count / largest) > 0.75
             axes.text(before, after, text, ha="center", va="center", fontsize=6.5, color="white" if dark else INK)
         for each in range(len(panel.tops)):
@@ -126,7 +128,7 @@ def draw_moves(panels: Sequence[Moves]) -> Figure:
         names = _names_of_bins(panel.tops)
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
-        axes.set(title=panel.title, xlabel=panel.before, ylabel=panel.after)
+        axes.set(title=f"{panel.title}, {unit}", xlabel=panel.before, ylabel=panel.after)
         axes.grid(visible=False)
         axes.tick_params(length=0)
     return figure

@@ -71,11 +71,11 @@ def page(runs: Sequence[Measured], charts: Sequence[Chart], images: Mapping[str,
 
 def _about(runs: Sequence[Measured]) -> str:
     first = runs[0]
-    seen = "left out" if first.settings["evaluation.exclude_seen"] else "may be recommended again"
+    seen = f"what a user had before is {'never' if first.settings['evaluation.exclude_seen'] else 'also'} recommended"
     return (
         f"{len(first.targets):,} test users, {len(first.counts):,} items, {int(first.counts.sum()):,} training interactions. "
-        f"Each user's last item is to be found among all; what a user had before is {seen}. "
-        f"The retriever hands on {next(iter(first.handed_on.values())):,} items, found by the {first.index} index. Made by tfcorr {__version__}."
+        f"Each user's last item is to be found among all items; {seen}. The retriever hands on "
+        f"{next(iter(first.handed_on.values())):,} items, found by the {first.index} index. Made by tfcorr {__version__}."
     )
 
 
