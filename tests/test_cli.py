@@ -13,7 +13,7 @@ from tfcorr.config import load_settings
 from tfcorr.data.sources import load
 from tfcorr.serving import versions
 
-COMMANDS = ["init", "train", "tune", "prepare", "evaluate", "compare", "export", "label", "serve", "recommend", "doctor"]
+COMMANDS = ["init", "train", "tune", "prepare", "evaluate", "report", "compare", "export", "label", "serve", "recommend", "doctor"]
 
 
 @pytest.fixture

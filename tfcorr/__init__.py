@@ -41,8 +41,10 @@ _PUBLIC = {
     "export_run": "tfcorr.runs",
     "load_settings": "tfcorr.config",
     "open_run": "tfcorr.runs",
+    "report": "tfcorr.reports",
     "sampled_kl": "tfcorr.cooperation.losses",
     "sampled_log_softmax": "tfcorr.cooperation.losses",
+    "search": "tfcorr.tuning",
     "train": "tfcorr.runs",
 }
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 (its elements are the keys above)

@@ -51,6 +51,23 @@ def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
         yield
 
 
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` make a folder as `write_whole` does; one that stands at `path` gives way once the new one is whole."""
+    replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
+
+    def give_way(partial: Path) -> None:
+        write(partial)
+        if path.exists():
+            path.rename(replaced)
+
+    try:
+        write_whole(path, give_way)
+    finally:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 def read_intact(path: Path, read: Callable[[Path], Content]) -> Content:
     """Reads a file that tfcorr wrote. Raises: InputError if it is not there or damaged."""
     try:

@@ -30,6 +30,21 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Runs' folders, 1 to 6; the others are compared with the first.")],
+    output: Annotated[Path | None, typer.Option(help="The folder to write; by default report in the first run's folder.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Cut-off of the metrics, and length of the lists.")] = 20,
+) -> None:
+    """Writes one page, and its figures, of an evaluated run, or of several side by side, in place of an earlier one.
+
+    Example: `tfcorr report saved_models/movielens100k saved_models/movielens100k-two-stage`
+    """
+    from tfcorr.reports import report as write_report
+
+    console.print(f"report written to {write_report(runs, output, k)}", soft_wrap=True)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="A run's folder, or several that differ only in their seed.")],
     second: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="What to compare it with.")],

@@ -36,7 +36,7 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
     Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets, or were measured
     in other ways.
     """
-    ours, theirs = [_ranks(folder) for folder in first], [_ranks(folder) for folder in second]
+    ours, theirs = [read_ranks(folder) for folder in first], [read_ranks(folder) for folder in second]
     key = ours[0].select("user", "target")
     for folder, table in zip([*first, *second], [*ours, *theirs], strict=True):
         if not table.select("user", "target").equals(key):
@@ -49,25 +49,31 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
     columns = [set(table.columns) for table in [*ours, *theirs]]
     for stage in [name for name in ours[0].columns if name not in key.columns and all(name in each for each in columns)]:
         for name, metric in METRICS.items():
-            values = [np.mean([metric(_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
+            values = [np.mean([metric(rank_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
             found.append(_test(stage, f"{name}@{k}", *values))
     return found
 
 
-def _ranks(folder: Path) -> pl.DataFrame:
+def read_ranks(folder: Path) -> pl.DataFrame:
+    """A run's ranks.parquet, sorted by user. Raises: InputError if the run was not evaluated, or the file is damaged."""
     path = folder / "ranks.parquet"
     if not path.is_file():
         raise InputError(f"{folder}: holds no ranks.parquet; make it with: tfcorr evaluate {folder}")
-    return read_intact(path, pl.read_parquet).sort("user")
+    return read_intact(path, lambda each: pl.read_parquet(each).sort("user"))
+
+
+def how_measured(folder: Path) -> dict[str, str | None]:
+    """How a run's ranks were measured: `retrieve`, `index` and `exclude_seen`; None where they do not say."""
+    metadata = pl.read_parquet_metadata(folder / "ranks.parquet")
+    return {name: metadata.get(name) for name in ("retrieve", "index", "exclude_seen")}
 
 
 def _measured(folder: Path) -> str:
-    """How the ranks were measured, in words."""
-    metadata = pl.read_parquet_metadata(folder / "ranks.parquet")
-    return ", ".join(f"{name} {metadata.get(name)}" for name in ("retrieve", "index", "exclude_seen"))
+    return ", ".join(f"{name} {value}" for name, value in how_measured(folder).items())
 
 
-def _column(table: pl.DataFrame, stage: str) -> npt.NDArray[np.int32]:
+def rank_column(table: pl.DataFrame, stage: str) -> npt.NDArray[np.int32]:
+    """A stage's ranks [users], MISSED where they are null."""
     return table[stage].fill_null(MISSED).to_numpy()
 
 
