@@ -33,5 +33,5 @@ def test_few_equal_and_failed_trials_can_be_drawn(tmp_path, objectives):
     trials = [Trial(f"trial-{number}", values, each, 3, 1.0, "") for number, each in enumerate(objectives)]
     draw(trials, "cascade_ndcg@20", SPACES, tmp_path / "search.png")
     picture = imread(tmp_path / "search.png")
-    assert picture.shape[1] == 9 * 150
+    assert picture.shape[1] == 7.5 * 160
     assert picture.std() > 0.05  # not empty

@@ -13,37 +13,39 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy import stats
 
+from tfcorr.evaluation.style import INK, SOFT, WIDTH, figure_style, png
 from tfcorr.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from tfcorr.tuning import Trial
 
 ACROSS = 3  # panels beside each other
-DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "0.55", "markersize": 5}
-BEST: dict[str, Any] = {"marker": "*", "linestyle": "none", "color": "0.0", "markersize": 11}
+DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": SOFT}
+BEST: dict[str, Any] = {"marker": "*", "linestyle": "none", "color": INK, "markersize": 10}
 
 
 def draw(trials: Sequence["Trial"], objective: str, spaces: Mapping[str, SearchSpace], path: Path) -> None:
     """Writes a PNG: every trial's objective in their order, with the best so far, then one panel a setting."""
     rows = 1 + math.ceil(len(spaces) / ACROSS)
-    figure = Figure(figsize=(9, 2.7 * rows), layout="constrained")
-    grid = figure.add_gridspec(rows, ACROSS)
-    _over_trials(figure.add_subplot(grid[0, :]), trials, objective)
-    for place, (name, space) in enumerate(spaces.items()):
-        axes = figure.add_subplot(grid[1 + place // ACROSS, place % ACROSS])
-        _against(axes, name, space, [each for each in trials if each.objective is not None and name in each.values])
-        axes.set_ylabel(objective if place % ACROSS == 0 else "")
-    figure.savefig(path, format="png", dpi=150)
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 2.2 * rows), layout="constrained")
+        grid = figure.add_gridspec(rows, ACROSS)
+        _over_trials(figure.add_subplot(grid[0, :]), trials, objective)
+        for place, (name, space) in enumerate(spaces.items()):
+            axes = figure.add_subplot(grid[1 + place // ACROSS, place % ACROSS])
+            _against(axes, name, space, [each for each in trials if each.objective is not None and name in each.values])
+            axes.set_ylabel(objective if place % ACROSS == 0 else "")
+        path.write_bytes(png(figure))
 
 
 def _over_trials(axes: Axes, trials: Sequence["Trial"], objective: str) -> None:
     values = np.array([math.nan if each.objective is None else each.objective for each in trials])
     numbers, failed = np.arange(len(trials)), np.isnan(values)
-    axes.step(numbers, np.fmax.accumulate(values), where="post", color="0.2", linewidth=1.2, label="best so far")
+    axes.step(numbers, np.fmax.accumulate(values), where="post", color=INK, label="best so far")
     axes.plot(numbers[~failed], values[~failed], **DOT, label="a trial")
     axes.plot(np.nanargmax(values), np.nanmax(values), **BEST, label="the best")
     if failed.any():
-        axes.plot(numbers[failed], np.full(failed.sum(), np.nanmin(values)), "x", color="0.0", label="failed")
+        axes.plot(numbers[failed], np.full(failed.sum(), np.nanmin(values)), "x", color=INK, label="failed")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"{objective}\non validation")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
@@ -56,7 +58,7 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
     if space.range is None:
         places = np.array([space.choices.index(json.dumps(each.values[name])) for each in trials], dtype=float)
         for place in np.unique(places):
-            axes.plot([place - 0.25, place + 0.25], [objectives[places == place].mean()] * 2, color="0.0", linewidth=1.5)
+            axes.plot([place - 0.25, place + 0.25], [objectives[places == place].mean()] * 2, color=INK)
         axes.set_xticks(range(len(space.choices)), [_short(each) for each in space.choices])
         axes.set_xlim(-0.5, len(space.choices) - 0.5)
         said = f"explains {explained(places, objectives):.0%} of the variance"
@@ -76,7 +78,7 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
     axes.plot(places, objectives, **DOT)
     if len(trials):
         axes.plot(places[objectives.argmax()], objectives.max(), **BEST)
-        axes.set_title(said, fontsize="small")
+        axes.set_title(said, fontweight="normal")
 
 
 def _short(choice: str) -> str:
