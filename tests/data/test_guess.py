@@ -80,3 +80,19 @@ def test_what_cannot_be_trained_on_is_said(tmp_path):
         guess(tmp_path / "a.csv", {})
     with pytest.raises(InputError, match="no column 'who' for the user; the file has: user, item, time"):
         guess(tmp_path / "a.csv", {"user": "who"})
+
+
+def test_the_search_that_is_shown_can_be_taken(tmp_path):
+    path = table(tmp_path, repeats=True)
+    text = pipeline_text(path, guess(path, {}))
+    (tmp_path / "shop.yaml").write_text(text)
+    assert load_settings(tmp_path / "shop.yaml").search == {}
+    before, shown = text.split("# search:")
+    (tmp_path / "shop.yaml").write_text(before + "search:" + shown.replace("\n# ", "\n"))
+    assert set(load_settings(tmp_path / "shop.yaml").search) == {"training.ranker.learning_rate", "ranker.dropout"}
+
+
+def test_a_small_catalogues_retriever_selects(tmp_path):
+    path = table(tmp_path, repeats=True, users=200, length=8)
+    (tmp_path / "shop.yaml").write_text(pipeline_text(path, guess(path, {})))
+    assert load_settings(tmp_path / "shop.yaml").evaluation.retrieve == 20  # a quarter of 30, and 20 at least

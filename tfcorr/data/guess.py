@@ -119,6 +119,9 @@ def pipeline_text(path: Path, found: Guess) -> str:
         "evaluation:",
         f"  retrieve: {max(min(500, found.items // 4), 20):<19} # how many the retriever hands to the ranker",
         f"  exclude_seen: {str(seen).lower():<15} # {found.repeats:.1%} of interactions are with an item that the user has had before",
+        "# search:                      # what tfcorr tune may choose; any setting can be searched",
+        "#   training.ranker.learning_rate: {log_float: [3e-4, 1e-2]}",
+        "#   ranker.dropout: {float: [0, 0.5]}",
     ]
     return "\n".join(lines) + "\n"
 
