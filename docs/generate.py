@@ -27,8 +27,8 @@ def settings_page() -> str:
     """Every setting: its type, its default, what it is."""
     parts = [
         GENERATED + "# Settings\n",
-        "A pipeline is a YAML file of these; what it leaves out has its default, and the defaults are the paper's. Any of them can be\n"
-        "overridden by `--set NAME=VALUE`, such as `--set training.epochs=3`. A misspelt name is refused.\n",
+        "A pipeline is a YAML file of these; what it leaves out has its default. The paper's own sizes are in `pipelines/paper`. Any\n"
+        "setting can be overridden by `--set NAME=VALUE`, such as `--set training.epochs=3`. A misspelt name is refused.\n",
         *_section("The run", RunSettings, ""),
     ]
     for title, registry in (("Retrievers", RETRIEVERS), ("Rankers", RANKERS)):
@@ -48,7 +48,10 @@ def settings_page() -> str:
 def commands_page() -> str:
     """Every command with its arguments and options."""
     group = typer.main.get_command(cli.app)
-    parts = [GENERATED + "# Commands\n", "Exit codes: 0 done, 1 the input or the settings are wrong, 2 wrong usage.\n"]
+    parts = [
+        GENERATED + "# Commands\n",
+        "Exit codes: 0 done, 1 the input or the settings are wrong, 2 wrong usage, 130 stopped by Ctrl-C.\n",
+    ]
     with group.make_context("tfcorr", [], resilient_parsing=True) as context:
         for name in group.list_commands(context):
             parts += _command(f"tfcorr {name}", group.get_command(context, name), context)
@@ -69,7 +72,7 @@ def _table(settings: type[BaseModel], without: set[str]) -> str:
     rows = ["| setting | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in settings.model_fields.items():
         if name not in without:
-            default = _shown(_default(settings, name))
+            default = "the file's name" if (settings, name) == (RunSettings, "name") else _shown(_default(settings, name))
             cells = (f"`{field.alias or name}`", _type(field.annotation) + _limits(field), default, field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
@@ -131,9 +134,9 @@ def _command(title: str, command: Any, context: Any) -> list[str]:
             continue
         is_option = each.param_type_name == "option"
         name = ", ".join(each.opts) if is_option else each.metavar or each.name.upper()
-        default = "required" if each.required else "" if each.default in (None, False, ()) else f"`{each.default}`"
+        default = "required" if each.required else "" if each.default in (None, False, (), "") else f"`{each.default}`"
         rows.append(f"| `{name.replace('|', chr(92) + '|')}` | {default} | {(getattr(each, 'help', None) or '').strip()} |")
-    return [*parts, "\n".join(rows) + "\n"]
+    return [*parts, *(["\n".join(rows) + "\n"] if len(rows) > 2 else [])]
 
 
 PAGES = {"settings.md": settings_page, "commands.md": commands_page}

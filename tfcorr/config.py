@@ -98,7 +98,7 @@ def check_sizes(sizes: Sequence[int], ks: Sequence[int]) -> None:
 class RunSettings(Settings):
     """Everything that a user chooses for a run."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="the run's folder under saved_models; the YAML file's name by default")
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="the run's folder under saved_models")
     seed: int = Field(1, ge=0, lt=2**32, description="of everything that is drawn")
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings

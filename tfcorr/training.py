@@ -213,6 +213,8 @@ def fit(
             stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()
+        if not int(bookkeeper.epochs_without_better) and int(bookkeeper.epochs_done) == epochs > 1:
+            console.print(f"{stage.name}: the last epoch was the best; more of them may be better still")
     wait_for_all(stage.model.distribute_strategy)
     restore_best(folder, stage.name, stage.kept)
 

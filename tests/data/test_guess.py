@@ -8,6 +8,7 @@ from tfcorr.config import load_settings
 from tfcorr.data.guess import guess, guess_columns, pipeline_text
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
+from tfcorr.tuning.space import own_values
 
 MADE = {  # columns of well-known data sets
     "MovieLens": (["userId", "movieId", "rating", "timestamp"], {"user": 0, "item": 1, "rating": 2, "time": 3}),
@@ -82,14 +83,25 @@ def test_what_cannot_be_trained_on_is_said(tmp_path):
         guess(tmp_path / "a.csv", {"user": "who"})
 
 
-def test_the_search_that_is_shown_can_be_taken(tmp_path):
+def test_what_is_written_can_be_searched_from_its_own_values(tmp_path):
     path = table(tmp_path, repeats=True)
-    text = pipeline_text(path, guess(path, {}))
+    (tmp_path / "shop.yaml").write_text(pipeline_text(path, guess(path, {})))
+    settings = load_settings(tmp_path / "shop.yaml")
+    own, missing = own_values(settings, lambda more: load_settings(tmp_path / "shop.yaml", more))
+    assert own.keys() == settings.search.keys() != set()
+    assert missing is None
+
+
+def test_bad_rows_and_double_clicks_do_not_mislead(tmp_path):
+    path = table(tmp_path, repeats=False)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line for line in lines[1:] for _ in range(2)), "u,i", "u,i,then"]) + "\n")
+    found = guess(path, {})
+    assert (found.skipped, found.repeats) == (2, 0)
+    text = pipeline_text(path, found)
+    assert "  on_bad_rows: skip            # 2 cannot be read; fail tells which\n" in text
     (tmp_path / "shop.yaml").write_text(text)
-    assert load_settings(tmp_path / "shop.yaml").search == {}
-    before, shown = text.split("# search:")
-    (tmp_path / "shop.yaml").write_text(before + "search:" + shown.replace("\n# ", "\n"))
-    assert set(load_settings(tmp_path / "shop.yaml").search) == {"training.ranker.learning_rate", "ranker.dropout"}
+    assert load(load_settings(tmp_path / "shop.yaml").data).histories.items.size
 
 
 def test_a_small_catalogues_retriever_selects(tmp_path):

@@ -113,19 +113,19 @@ MALFORMED = {
         "a.csv",
         HEADER + "u,i,now\n",
         {},
-        ", row 2: a time that is no number or date; received user 'u', item 'i', time 'now'" + MEND,
+        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'now'" + MEND,
     ),
     "no time": (
         "a.csv",
         HEADER + "u,i,1\nu,j,\n",
         {},
-        ", row 3: a time that is no number or date; received user 'u', item 'j', time None" + MEND,
+        ", row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j', time None" + MEND,
     ),
     "infinite time": (
         "a.csv",
         HEADER + "u,i,inf\n",
         {},
-        ", row 2: a time that is no number or date; received user 'u', item 'i', time 'inf'" + MEND,
+        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'inf'" + MEND,
     ),
     "short row": ("a.csv", HEADER + "u,i,1\nu,i\n", {}, ", row 3: 2 fields, but the header has 3: 'u,i'" + MEND),
     "long row": ("a.csv", HEADER + "u,i,1,9\n", {}, ", row 2: 4 fields, but the header has 3: 'u,i,1,9'" + MEND),
@@ -243,7 +243,7 @@ def test_bad_rows_are_skipped_and_counted_when_told_to(tmp_path):
         ("skipped: a ragged row", -2),
         ("skipped: an empty user id", -1),
         ("skipped: an empty item id", -1),
-        ("skipped: a time that is no number or date", -1),
+        ("skipped: a time that is no number or date like 2024-05-31 12:30", -1),
     ]
 
 
@@ -267,5 +267,5 @@ def test_times_may_be_dates(tmp_path, text, seconds):
 def test_a_date_among_numbers_and_a_number_among_dates_are_refused(tmp_path):
     for first, second in (("2024-01-02", "12"), ("12", "2024-01-02"), ("2024-01-02", "2024-13-02")):
         (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{first}\nu,j,{second}\n")
-        with pytest.raises(InputError, match="row 3: a time that is no number or date; received user 'u', item 'j'"):
+        with pytest.raises(InputError, match="row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j'"):
             read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()

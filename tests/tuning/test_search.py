@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from tests.conftest import PIPELINE
+from tests.conftest import write_project
 from tfcorr import cli, tuning
 from tfcorr.config import load_settings, save_settings
 from tfcorr.files import locked
@@ -30,8 +30,9 @@ def _alone(monkeypatch):
 @pytest.fixture
 def pipeline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "walks.yaml").write_text(PIPELINE + yaml.safe_dump({"search": SPACE}))
-    return tmp_path / "walks.yaml"
+    path = write_project(tmp_path)
+    path.write_text(path.read_text() + yaml.safe_dump({"search": SPACE}))
+    return path
 
 
 def quality(settings):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from tests.conftest import PIPELINE
+from tests.conftest import write_project
 from tfcorr.tuning.tuner import ENVIRONMENT
 
 # What each process runs: a search of which the trials are made up. Nobody waits as long as Keras Tuner would.
@@ -39,7 +39,8 @@ SCRIPT = textwrap.dedent("""
 
 
 def test_two_workers_share_a_search(tmp_path):
-    (tmp_path / "walks.yaml").write_text(PIPELINE + yaml.safe_dump({"search": {"ranker.dim": {"int": [1, 90]}}}))
+    path = write_project(tmp_path)
+    path.write_text(path.read_text() + yaml.safe_dump({"search": {"ranker.dim": {"int": [1, 90]}}}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

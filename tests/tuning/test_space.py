@@ -66,7 +66,9 @@ def test_half_of_a_range_is_below_its_middle(write, name, middle):
 
 def test_the_first_trial_has_the_pipelines_own_values(write):
     path, settings = write(SEARCH)
-    own = plain(own_values(settings, lambda more: load_settings(path, more)), settings.search)
+    own, missing = own_values(settings, lambda more: load_settings(path, more))
+    assert missing is None
+    own = plain(own, settings.search)
     assert own == {
         "retriever.dim": 8,
         "ranker.attention": [8, 4],
@@ -85,13 +87,13 @@ def test_a_whole_tower_can_be_a_choice(write):
     path, settings = write(search)
     check_draws(settings.search, lambda more: load_settings(path, more))
     assert {load_settings(path, as_overrides(values)).retriever.name for values in draws(settings, 20)} == {"gru4rec", "sasrec"}
-    assert own_values(settings, lambda more: load_settings(path, more)) == {"retriever": json.dumps({"dim": 8})}
+    assert own_values(settings, lambda more: load_settings(path, more)) == ({"retriever": json.dumps({"dim": 8})}, None)
 
 
 @pytest.mark.parametrize("space", [{"choice": [4, 16]}, {"int": [9, 20]}])
 def test_there_is_no_such_trial_where_one_of_them_is_not_in_the_space(write, space):
     path, settings = write(SEARCH | {"retriever.dim": space})
-    assert own_values(settings, lambda more: load_settings(path, more)) == {}
+    assert own_values(settings, lambda more: load_settings(path, more)) == ({}, "retriever.dim")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From a run to a served list."""
 
 import csv
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -133,7 +134,10 @@ def recommend(
     if source is not None and output is not None:
         console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
         return
-    names = serving.titles(run) if titles and run is not None else {}
+    names = serving.titles(run) if run is not None and (titles or server is None) else {}
+    unknown = [item for item in _ids(history or "") if names and item not in names]
+    if unknown:
+        print(f"note: not in the catalogue, and so without effect: {', '.join(unknown)}", file=sys.stderr)
     found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], known)
     table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
     for _, rank, item, ranked, retrieved in found.iter_rows():

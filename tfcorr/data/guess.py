@@ -13,16 +13,23 @@ from tfcorr.settings import InputError
 
 # What columns are called, without anything but letters, the likeliest first.
 NAMES = {
-    "user": "userid user uid visitorid visitor customerid customer memberid member reviewerid accountid account sessionid session",
-    "item": "itemid item iid productid product sku asin articleid article movieid movie filmid film trackid track songid song poi",
-    "time": "timestamp time ts datetime date eventtime createdat unixreviewtime reviewtime",
+    "user": (
+        "userid user uid visitorid visitor customerid customer clientid client buyerid buyer shopperid shopper "
+        "memberid member reviewerid accountid account sessionid session"
+    ),
+    "item": (
+        "itemid item iid productid product productcode sku skucode asin articleid article articlecode movieid "
+        "movie filmid film trackid track songid song poi"
+    ),
+    "time": "timestamp time ts datetime date eventtime createdat when orderdate purchasedate unixreviewtime reviewtime",
     "rating": "rating score stars overall",
-    "event": "eventtype event action behavior behaviour",
+    "event": "eventtype event action behavior behaviour kind",
     "title": "title itemname productname movietitle name",
 }
 NEEDED = ("user", "item", "time")
 SAMPLE = 100_000  # rows that are looked at
 REPEATS = 0.02  # share of interactions with an item that the user has had, below which nobody wants it again
+SMALL = 50_000  # interactions, below which an epoch of large batches has few steps
 LEAST = (5, 3, 2, 1)  # min_interactions that are tried
 
 
@@ -38,6 +45,7 @@ class Guess:
     items: int
     interactions: int
     longest: int  # history of nine users in ten
+    skipped: int  # rows that cannot be read
 
 
 def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
@@ -51,7 +59,7 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     >>> guess_columns(path, given={})
     {'user': 'visitor', 'item': 'sku', 'time': 'ts'}
     """
-    frame = read_table(path).frame
+    frame = read_table(path, "skip").frame
     present = frame.collect_schema().names()
     for role, name in given.items():
         if name not in present:
@@ -66,28 +74,32 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     missing = [role for role in NEEDED if role not in found]
     if missing:
         flags = " ".join(f"--{role} COLUMN" for role in missing)
-        raise InputError(f"{path}: cannot tell which column is the {missing[0]}; the file has: {', '.join(present)}; say {flags}")
+        fields = "; fields are to be separated by commas" if len(present) == 1 else ""
+        raise InputError(f"{path}: cannot tell which column is the {missing[0]}; the file has: {', '.join(present)}{fields}; say {flags}")
     return found
 
 
 def guess(path: Path, given: dict[str, str]) -> Guess:
     """What a pipeline for the file should say. Raises: InputError if the file cannot be read, or has nothing to train on."""
     columns = guess_columns(path, given)
-    head = collect(read_table(path).frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
+    head = collect(read_table(path, "skip").frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
     examples = {role: _examples(head[name]) for role, name in columns.items()}
     mapped = Columns(**columns)
     problem: InputError | None = None
     for least in LEAST:
         try:
-            dataset = load(DataSettings(path=path, columns=mapped, min_interactions=least))
+            dataset = load(DataSettings(path=path, columns=mapped, min_interactions=least, on_bad_rows="skip"))
         except InputError as error:
             problem = problem or error
             continue
         histories = dataset.histories
         owners = pl.DataFrame({"user": histories.owners(pl.arange(len(histories.items), eager=True).to_numpy()), "item": histories.items})
-        repeats = 1 - owners.unique().height / owners.height
+        again = (pl.col("item") == pl.col("item").shift().over("user")).fill_null(value=False)  # at once: a double click, and no wish
+        wanted = owners.filter(~again)
+        repeats = 1 - wanted.unique().height / wanted.height
+        skipped = -sum(rows for what, rows, *_ in dataset.account if what.startswith("skipped"))
         longest = int(owners.group_by("user").len()["len"].quantile(0.9) or 1)
-        return Guess(columns, examples, least, repeats, len(histories.users), len(dataset.catalogue), owners.height, longest)
+        return Guess(columns, examples, least, repeats, len(histories.users), len(dataset.catalogue), owners.height, longest, skipped)
     raise problem or InputError(f"{path}: has nothing to train on")
 
 
@@ -108,6 +120,7 @@ def pipeline_text(path: Path, found: Guess) -> str:
         "  columns:",
         columns,
         *[line.replace("'", "") for line in filters],
+        *([f"  on_bad_rows: skip            # {found.skipped:,} cannot be read; fail tells which"] if found.skipped else []),
         f"  min_interactions: {found.min_interactions}          # users and items with fewer are dropped{fewer}",
         f"history_length: {min(max(found.longest, 5), 50)}            # of nine users in ten it holds all, up to 50",
         "retriever: {name: sasrec, dim: 64}",
@@ -116,12 +129,14 @@ def pipeline_text(path: Path, found: Guess) -> str:
         "training:",
         "  epochs: 30                   # at most: it stops when the cascade has not become better for some epochs",
         "  patience: 5",
+        f"  batch_size: {128 if found.interactions < SMALL else 512:<17}# targets a step",
         "evaluation:",
         f"  retrieve: {max(min(500, found.items // 4), 20):<19} # how many the retriever hands to the ranker",
         f"  exclude_seen: {str(seen).lower():<15} # {found.repeats:.1%} of interactions are with an item that the user has had before",
-        "# search:                      # what tfcorr tune may choose; any setting can be searched",
-        "#   training.ranker.learning_rate: {log_float: [3e-4, 1e-2]}",
-        "#   ranker.dropout: {float: [0, 0.5]}",
+        "search:                         # what tfcorr tune may choose; any setting can be searched",
+        "  training.retriever.learning_rate: {log_float: [3e-4, 1e-2]}",
+        "  training.ranker.learning_rate: {log_float: [3e-4, 1e-2]}",
+        "  ranker.dropout: {float: [0, 0.5]}",
     ]
     return "\n".join(lines) + "\n"
 

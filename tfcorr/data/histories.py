@@ -151,7 +151,7 @@ def dropped_and_left(
     """
     if not left[0]:
         raise InputError(
-            f"{where}: nothing is left of {before[0]} interactions: no user and item has at least {least} of them; "
+            f"{where}: nothing is left of {before[0]} interactions: no user or no item has at least {least} of them; "
             "lower data.min_interactions, or bring more data"
         )
     interactions, users, items = (after - earlier for after, earlier in zip(left, before, strict=True))

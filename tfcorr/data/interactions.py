@@ -255,7 +255,11 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
     _check_types(schema, where)
     frame = frame.with_row_index("row", table.first_row)
     real, whole = _moments() if _has_dates(frame, schema["time"], where) else _numbers(schema["time"])
-    problems = {"an empty user id": _empty("user"), "an empty item id": _empty("item"), "a time that is no number or date": real.is_null()}
+    problems = {
+        "an empty user id": _empty("user"),
+        "an empty item id": _empty("item"),
+        "a time that is no number or date like 2024-05-31 12:30": real.is_null(),
+    }
     wanted = _filter(settings, schema.names(), where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable

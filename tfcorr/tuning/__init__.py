@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from tfcorr.config import RunSettings, flat, load_settings, save_settings
+from tfcorr.data.sources import load as load_data
 from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.search_space import Algorithm
 from tfcorr.settings import InputError, nearest
@@ -89,7 +90,7 @@ def search(
         return load_settings(pipeline, [*overrides, *more])
 
     check_draws(settings.search, load)
-    first, folder = own_values(settings, load), root / f"{settings.name}-search"
+    (first, missing), folder = own_values(settings, load), root / f"{settings.name}-search"
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
     job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", _files_of_towers())
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
@@ -97,10 +98,13 @@ def search(
         if this == "worker":
             _await(folder, console)
         else:
+            load_data(settings.data)  # what is wrong with them is told once, and not by every trial
             _claim(folder, began, overwrite)
         _check_same(folder, began)
         with redirect_stdout(io.StringIO()):  # it says so when it goes on
             tuner = Tuner(oracle, job, settings.search, console)
+        if missing and not oracle.trials:
+            console.print(f"the pipeline's own {missing} is not in its search, so the first trial is another", soft_wrap=True)
         if oracle.trials:
             console.print(f"{folder}: going on after {len(oracle.trials)} trials", soft_wrap=True)
         with warnings.catch_warnings():
@@ -189,7 +193,7 @@ def _check_same(folder: Path, began: dict[str, Any]) -> None:
     differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differing:
         raise InputError(
-            f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; choose another name, or overwrite it"
+            f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; bring them back, or begin anew with --overwrite"
         )
 
 

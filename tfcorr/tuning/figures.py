@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfcorr.tuning import Trial
 
 ACROSS = 3  # panels beside each other
+ENOUGH = 8  # trials, below which no share or correlation says anything
 DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": SOFT}
 BEST: dict[str, Any] = {"marker": "*", "linestyle": "none", "color": INK, "markersize": 10}
 
@@ -61,7 +62,7 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
             axes.plot([place - 0.25, place + 0.25], [objectives[places == place].mean()] * 2, color=INK)
         axes.set_xticks(range(len(space.choices)), [_short(each) for each in space.choices])
         axes.set_xlim(-0.5, len(space.choices) - 0.5)
-        said = f"explains {explained(places, objectives):.0%} of the variance"
+        said = f"explains {explained(places, objectives):.0%} of the variance" if len(trials) >= ENOUGH else ""
     else:
         kind, (low, high) = space.range
         places = np.array([each.values[name] for each in trials], dtype=float)
@@ -73,7 +74,7 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
         axes.set_xticks(ticks, [f"{tick:.2g}" if kind.endswith("float") else f"{tick:.0f}" for tick in ticks])
         margin = (high / low) ** 0.05 if logarithmic else 0.05 * (high - low)
         axes.set_xlim(*((low / margin, high * margin) if logarithmic else (low - margin, high + margin)))
-        varied = np.ptp(places) > 0 and np.ptp(objectives) > 0 if len(trials) else False
+        varied = len(trials) >= ENOUGH and np.ptp(places) > 0 and np.ptp(objectives) > 0
         said = f"rank correlation {stats.spearmanr(places, objectives).statistic:+.2f}" if varied else ""
     axes.plot(places, objectives, **DOT)
     if len(trials):

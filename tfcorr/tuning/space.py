@@ -41,8 +41,8 @@ def as_overrides(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
-def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> dict[str, Any]:
-    """The settings' own values, as Keras Tuner has them; nothing unless all that are searched lie in the space.
+def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> tuple[dict[str, Any], str | None]:
+    """The settings' own values, as Keras Tuner has them, or nothing and the first whose own value does not lie in the space.
 
     `load` gives the settings with further overrides.
     """
@@ -57,9 +57,9 @@ def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) 
             value, (_, (low, high)) = now.get(name), space.range
             own = value if isinstance(value, int | float) and low <= value <= high else None
         if own is None:
-            return {}
+            return {}, name
         found[name] = own
-    return found
+    return found, None
 
 
 def _same(load: Callable[[list[str]], RunSettings], overrides: list[str], settings: RunSettings) -> bool:

@@ -10,6 +10,7 @@ import keras_tuner as kt
 import polars as pl
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FailedTrialError
+from keras_tuner.src import config
 from rich.console import Console
 
 from tfcorr.config import load_settings, save_settings
@@ -48,6 +49,7 @@ class Tuner(BaseTuner):
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         """The objective of one of Keras Tuner's trials."""
+        config.DEBUG = True
         values, name = plain(trial.hyperparameters.values, self.spaces), name_of(trial)
         self.console.print(f"{name}: {shown(values)}", soft_wrap=True, highlight=False)
         overrides = [*self.job.overrides, *as_overrides(values)]
@@ -60,6 +62,7 @@ class Tuner(BaseTuner):
             value = value_of(Path(self.job.root) / name, self.job.objective)
         except InputError as error:
             self.console.print(f"{name}: failed: {error}", soft_wrap=True, highlight=False)
+            config.DEBUG = False  # or Keras Tuner prints a traceback of what is no fault of the code
             raise FailedTrialError(str(error)) from None
         self.console.print(f"{name}: {self.job.objective} {value:.4f}", soft_wrap=True, highlight=False)
         return {self.job.objective: value}

@@ -66,7 +66,8 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
         listener = await _start_rest(runner, settings, tls)
         rest_port = listener.sockets[0].getsockname()[1]
         host, scheme = _bracketed(settings.host), "https" if tls else "http"
-        announce(f"gRPC at {host}:{grpc_port}, REST at {scheme}://{host}:{rest_port}" + (", page at /" if page else ""))
+        address = f"{scheme}://{host}:{rest_port}"
+        announce(f"gRPC at {host}:{grpc_port}, REST at {address}" + (f", page at {address}/" if page else ""))
         following = asyncio.create_task(registry.follow(settings.poll_seconds))
         await stop.wait()
         following.cancel()
