@@ -231,10 +231,11 @@ def test_the_command_prints_the_best_first_and_what_to_type_next(pipeline, train
     trained.failing["trial-1"] = InputError("no memory")
     cli.app(["tune", str(pipeline), "--trials", "4", "--algorithm", "random"], standalone_mode=False)
     printed = capsys.readouterr().out
-    rows = re.findall(r"^(trial-\d)(.*?) (0\.\d{4}) +3 +retriever", printed, re.MULTILINE)
-    assert {row[0] for row in rows} == {"trial-0", "trial-2", "trial-3"}
-    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
-    assert [row[0] for row in rows if "the pipeline's own" in row[1]] == ["trial-0"]
+    rows = re.findall(r"^(0\.\d{4})  (trial-\d), 3 epochs(.*)", printed, re.MULTILINE)
+    assert {row[1] for row in rows} == {"trial-0", "trial-2", "trial-3"}
+    assert [row[0] for row in rows] == sorted((row[0] for row in rows), reverse=True)
+    assert [row[1] for row in rows if row[2] == ", the pipeline's own settings"] == ["trial-0"]
+    assert all(row[2].startswith((", the", ": retriever.dim")) for row in rows)
     assert "trial-1: failed: no memory" in printed
     assert "1 of 4 trials failed" in printed
     assert "tfcorr train saved_models/walks-search/best.yaml" in printed

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from tfcorr.cli.app import Overrides, Pipeline, Root, app, console
 from tfcorr.cli.tables import print_evaluation
@@ -72,11 +71,10 @@ def tune(
         raise typer.Exit(130) from None
     if found is None:
         return
-    table = Table("trial", found.objective, "epochs", "settings", box=None, padding=(0, 2, 0, 0))
-    for trial in found.ranked[:10]:
-        own = " (the pipeline's own)" if found.has_own and trial is found.trials[0] else ""
-        table.add_row(f"{trial.name}{own}", f"{trial.objective:.4f}", str(trial.epochs), shown(trial.values))
-    console.print(table)
+    console.print(f"{found.objective} on validation, the best first:")
+    for trial in found.ranked[:5]:
+        own = ", the pipeline's own settings" if found.has_own and trial is found.trials[0] else f": {shown(trial.values)}"
+        console.print(f"{trial.objective:.4f}  {trial.name}, {trial.epochs} epochs{own}", soft_wrap=True, highlight=False)
     failed = len(found.trials) - len(found.ranked)
     if failed:
         console.print(f"{failed} of {len(found.trials)} trials failed; {found.folder / 'trials.csv'} says why", soft_wrap=True)
