@@ -195,7 +195,7 @@ def test_history_is_read_by_tower_through_the_stages(tmp_path):
         ("log_loss", "retriever"): (1, 9.5),
         ("loss", "ranker"): (3, 4, 2.5, 1.5),
         ("kl", "middle_1"): (3, 0.5),
-        ("hardness", "retriever"): (4, 0.75),
+        ("hardness", "ranker"): (4, 0.75),
         ("ndcg@20", "retriever"): (1, 3, 0.1, 0.2),
         ("recall@500", "retriever"): (1, 2, 0.9, 0.95),
     }

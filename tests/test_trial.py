@@ -35,13 +35,17 @@ def test_a_trial_that_rises_above_the_median_is_not_poor(curve, others):
     assert not is_poor([*curve, median(max(other) for other in others)], others)
 
 
-def test_a_curve_is_that_of_the_last_stage_which_measured_the_objective(tmp_path):
-    assert curve_of(tmp_path, "retriever_ndcg@20") == []
+def test_a_curve_is_that_of_one_stage(tmp_path):
+    assert curve_of(tmp_path, "retriever_ndcg@20", "ranker") == []
     rows = [("retriever", 0.1, None), ("retriever", 0.2, None), ("ranker", 0.3, 0.5), ("ranker", 0.3, 0.6)]
     pl.DataFrame(rows, ["stage", "retriever_ndcg@20", "cascade_ndcg@20"], orient="row").write_csv(tmp_path / "history.csv")
-    assert curve_of(tmp_path, "retriever_ndcg@20") == [0.3, 0.3]
-    assert curve_of(tmp_path, "cascade_ndcg@20") == [0.5, 0.6]
-    assert curve_of(tmp_path, "middle_1_ndcg@20") == []
+    assert curve_of(tmp_path, "retriever_ndcg@20", "ranker") == [0.3, 0.3]
+    assert curve_of(tmp_path, "retriever_ndcg@20", "retriever") == [0.1, 0.2]
+    assert curve_of(tmp_path, "cascade_ndcg@20", "ranker") == [0.5, 0.6]
+    assert curve_of(tmp_path, "cascade_ndcg@20", "retriever") == []
+    assert curve_of(tmp_path, "middle_1_ndcg@20", "ranker") == []
+    (tmp_path / "history.csv").write_text("")
+    assert curve_of(tmp_path, "cascade_ndcg@20", "ranker") == []
 
 
 @pytest.fixture
@@ -55,9 +59,11 @@ def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):
         (tmp_path / f"trial-{number}").mkdir()
         pl.DataFrame({"stage": ["joint"] * 5, "cascade_ndcg@20": [0.99] * 5}).write_csv(tmp_path / f"trial-{number}" / "history.csv")
     train_apart(job)
-    assert len(curve_of(job.folder, "cascade_ndcg@20")) == GRACE
+    assert len(curve_of(job.folder, "cascade_ndcg@20", "joint")) == GRACE
     assert load_settings(job.folder / "settings.yaml") == load_settings(job.pipeline, job.overrides, "trial-7")
     assert f"joint epoch {GRACE}" in (tmp_path / "trial-7.log").read_text()
+    train_apart(job)  # as after a kill before the search could say that it has ended
+    assert len(curve_of(job.folder, "cascade_ndcg@20", "joint")) == GRACE
 
 
 def test_a_trial_knows_the_towers_that_stand_in_files_of_the_users(job, tmp_path):
@@ -90,6 +96,15 @@ def test_a_crash_is_told_by_how_it_came(job, tmp_path, monkeypatch, script, mess
     with pytest.raises(InputError) as raised:
         train_apart(job)
     assert str(raised.value) == message
+
+
+def test_an_interrupted_trial_interrupts_its_search(job, tmp_path, monkeypatch):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nkill -INT $$\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(KeyboardInterrupt):
+        train_apart(job)
 
 
 def test_a_trial_ends_with_the_process_that_began_it(job, tmp_path):

@@ -31,6 +31,7 @@ def report(folders: Sequence[Path], output: Path | None = None, k: int = 20) -> 
     Raises: InputError if a run was not evaluated or is damaged, if runs were not measured on the same users and targets in the
     same way, or if there is something else where the report is to stand.
     """
+    folders = [Path(folder) for folder in folders]
     if not 1 <= len(folders) <= len(LOOKS):
         raise InputError(f"{len(folders)} runs: a report is of 1 to {len(LOOKS)}, which is how many can be told apart; leave some out")
     if len({folder.resolve() for folder in folders}) < len(folders):
@@ -47,16 +48,24 @@ def report(folders: Sequence[Path], output: Path | None = None, k: int = 20) -> 
     return write_report([_measure(*each, k, datasets) for each in zip(folders, labels, strict=True)], differences, k, target)
 
 
+def _provenance(path: Path) -> dict[str, str]:
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or not isinstance(found.get("data_sha256"), str):
+        raise ValueError("it names no data")
+    return found
+
+
 def _measure(folder: Path, label: str, k: int, datasets: dict[str, Dataset]) -> Measured:
     """Reads what a run has measured, and runs its cascade once over all test users. Raises: InputError."""
     run, how = open_run(folder), how_measured(folder)
-    provenance = read_intact(folder / "provenance.json", lambda path: json.loads(path.read_text()))
+    provenance = read_intact(folder / "provenance.json", _provenance)
     evaluation, checksum = run.settings.evaluation, provenance["data_sha256"]
     if checksum not in datasets:
         datasets[checksum] = load(run.settings.data, run.features)
         check_data(run, datasets[checksum])
     dataset = datasets[checksum]
-    retrieve = int(how["retrieve"] or evaluation.retrieve)
+    said = how["retrieve"] or ""
+    retrieve = int(said) if said.isdecimal() else evaluation.retrieve
     index: IndexKind = "scann" if how["index"] == "scann" else "exact"
     check_sizes(run.settings.sizes(retrieve), [k])
     cascade = cascade_of(run, index, retrieve)
@@ -69,6 +78,9 @@ def _measure(folder: Path, label: str, k: int, datasets: dict[str, Dataset]) -> 
     ids = [dataset.catalogue.ids[item - 1] for item in targets]
     if (table["user"].to_list(), table["target"].to_list()) != (users[order].tolist(), ids):
         raise InputError(f"{folder}: its ranks.parquet is of other data than the run's; make it anew with: tfcorr evaluate {folder}")
+    for stage, most in zip(cascade.stages, [cascade.sizes[0], *cascade.sizes], strict=True):  # how many each ranks
+        if (table[stage] > most).any():
+            raise InputError(f"{folder}: its ranks.parquet has ranks beyond {most} in {stage}; make it anew with: tfcorr evaluate {folder}")
     stages = [name for name in table.columns if name not in ("user", "target")]
     return Measured(
         label=label,

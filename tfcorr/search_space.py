@@ -31,6 +31,11 @@ class SearchSpace(Settings):
         given = [name for name, value in kinds.items() if value is not None]
         if len(given) != 1:
             raise ValueError(f"expected exactly one of {', '.join(kinds)}; received {', '.join(given) or 'none'}")
+        for each in (*(self.choice or ()), *self.when.values()):
+            try:
+                json.dumps(each, allow_nan=False)
+            except (TypeError, ValueError):
+                raise ValueError(f"{each!r} is no value that a setting can have; put a date between quotes") from None
         for name, ends in self._ranges().items():
             if ends is not None and not ends[0] < ends[1]:
                 raise ValueError(f"{name}: expected [LOWEST, HIGHEST]; received {list(ends)}")
@@ -77,6 +82,6 @@ def _values(name: str, other: str, value: Any, spaces: Mapping[str, SearchSpace]
     if asked[0] not in choices and isinstance(value, list):
         asked = [json.dumps(each) for each in value]
     unknown = [each for each in asked if each not in choices]
-    if unknown:
-        raise InputError(f"search.{name}.when: {other} is never {', '.join(unknown)}; it may be {', '.join(choices)}")
+    if unknown or not asked:
+        raise InputError(f"search.{name}.when: {other} is never {', '.join(unknown) or 'nothing'}; it may be {', '.join(choices)}")
     return asked

@@ -45,20 +45,28 @@ def train_apart(job: Job) -> None:
     Raises: InputError, with its last words, if it failed.
     """
     log = job.folder.with_name(f"{job.name}.log")
+    begins = log.stat().st_size if log.exists() else 0
+    code = _run(job, log)
+    if code == -signal.SIGSEGV:  # which TensorFlow may come to by chance; the run goes on from its last epoch
+        code = _run(job, log)
+    if code == 0:
+        return
+    if code == -signal.SIGINT:
+        raise KeyboardInterrupt
+    said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
+    if code < 0:
+        said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if -code == signal.SIGKILL else ""))
+    raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
+
+
+def _run(job: Job, log: Path) -> int:
     with log.open("a") as output:
-        begins = output.tell()
         process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0)
         assert process.stdin
         with process, process.stdin:  # which stays open for as long as this process lives
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-            code = process.wait()
-    if code == 0:
-        return
-    said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
-    if code < 0:
-        said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if -code == signal.SIGKILL else ""))
-    raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
+            return process.wait()
 
 
 def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
@@ -71,14 +79,19 @@ def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
     return epoch >= GRACE and len(bests) >= GRACE and max(curve) < statistics.median(bests)
 
 
-def curve_of(folder: Path, objective: str) -> list[float]:
-    """A run's objective by epoch, of the stage that was the last to measure it; empty before there is any."""
-    path = folder / "history.csv"
-    table = pl.read_csv(path) if path.is_file() else pl.DataFrame()
-    if objective not in table.columns:
-        return []
-    measured = table.filter(pl.col(objective).is_not_null())
-    return measured.filter(pl.col("stage") == pl.col("stage").last())[objective].to_list()
+def curve_of(folder: Path, objective: str, stage: str) -> list[float]:
+    """A run's objective by epoch of a stage; empty before there is any, and where the file is damaged."""
+    with suppress(pl.exceptions.PolarsError, OSError):
+        table = pl.read_csv(folder / "history.csv")
+        if objective in table.columns:
+            return table.filter(pl.col("stage") == stage)[objective].drop_nulls().to_list()
+    return []
+
+
+def is_poor_by_now(job: Job, stage: str) -> bool:
+    """Whether a job's run is to be stopped in its last stage, by what it and the other trials have come to in theirs."""
+    others = [path.parent for path in Path(job.root).glob("*/history.csv") if path.parent != job.folder]
+    return is_poor(curve_of(job.folder, job.objective, stage), [curve_of(other, job.objective, stage) for other in others])
 
 
 def _train(job: Job) -> None:
@@ -87,20 +100,22 @@ def _train(job: Job) -> None:
 
     from tfcorr import runs
     from tfcorr.config import load_settings
+    from tfcorr.stages import LAST_STAGE
 
     class MedianRule(tf.keras.callbacks.Callback):
         """Stops a poor trial."""
 
         def on_epoch_end(self, epoch: int, logs: object = None) -> None:
             """After each epoch."""
-            others = [path.parent for path in Path(job.root).glob("*/history.csv") if path.parent != job.folder]
-            if is_poor(curve_of(job.folder, job.objective), [curve_of(other, job.objective) for other in others]):
-                self.model.stop_training = True
+            self.model.stop_training |= is_poor_by_now(job, last)
 
     for path in job.towers:
         sys.path.insert(0, str(Path(path).parent))
         runpy.run_path(path)
     settings = load_settings(job.pipeline, job.overrides, job.name)
+    last = LAST_STAGE[settings.training.method]
+    if job.stops and is_poor_by_now(job, last):
+        return  # it was stopped, and its search before it could say so
     runs.train(settings, Path(job.root), Console(width=140), resume=job.folder.exists(), callbacks=[MedianRule()] if job.stops else [])
 
 

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import math
 import re
+import shutil
 
 import polars as pl
 import pytest
@@ -99,7 +100,7 @@ def test_bayes_comes_nearer_to_the_optimum_than_its_first_half(pipeline, trained
 def test_a_search_goes_on_where_it_was(pipeline, trained, tmp_path, algorithm):
     search(pipeline, 3, algorithm, console=quiet)
     found = search(pipeline, 5, algorithm, console=quiet)
-    assert trained.names == [f"trial-{number}" for number in range(5)]
+    assert trained.names == [f"trial-{number:02}" for number in range(5)]
     at_once = search(pipeline, 5, algorithm, root=tmp_path / "other", console=quiet)
     assert [each.values for each in at_once.trials] == [each.values for each in found.trials]
 
@@ -129,16 +130,16 @@ def test_a_search_killed_before_any_of_its_writes_ends_as_if_it_had_not_been(pip
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(pipeline, trained):
-    trained.failing |= {"trial-0": InputError("ended by SIGKILL, as where memory runs out"), "trial-2": InputError("joint: nan")}
+    trained.failing |= {"trial-00": InputError("ended by SIGKILL, as where memory runs out"), "trial-02": InputError("joint: nan")}
     found = search(pipeline, 4, "bayesian", console=quiet)
     assert [each.message for each in found.trials] == ["ended by SIGKILL, as where memory runs out", "", "joint: nan", ""]
     assert [each.objective is None for each in found.trials] == [True, False, True, False]
-    assert {each.name for each in found.ranked} == {"trial-1", "trial-3"}
+    assert {each.name for each in found.ranked} == {"trial-01", "trial-03"}
     assert pl.read_csv(found.folder / "trials.csv")["message"].drop_nulls().to_list()[0].startswith("ended by SIGKILL")
 
 
 def test_where_every_trial_fails_the_first_ones_message_is_the_searchs(pipeline, trained):
-    trained.failing |= {f"trial-{number}": InputError(f"no memory {number}") for number in range(3)}
+    trained.failing |= {f"trial-{number:02}": InputError(f"no memory {number}") for number in range(3)}
     with pytest.raises(InputError, match="every trial failed; the first: no memory 0"):
         search(pipeline, 3, "random", console=quiet)
 
@@ -228,20 +229,99 @@ def test_half_of_what_a_shared_search_needs_is_refused(pipeline, trained, monkey
 
 def test_the_command_prints_the_best_first_and_what_to_type_next(pipeline, trained, capsys, monkeypatch):
     monkeypatch.setattr(cli.console, "width", 140)
-    trained.failing["trial-1"] = InputError("no memory")
+    trained.failing["trial-01"] = InputError("no memory")
     cli.app(["tune", str(pipeline), "--trials", "4", "--algorithm", "random"], standalone_mode=False)
     printed = capsys.readouterr().out
-    rows = re.findall(r"^(0\.\d{4})  (trial-\d), 3 epochs(.*)", printed, re.MULTILINE)
-    assert {row[1] for row in rows} == {"trial-0", "trial-2", "trial-3"}
+    rows = re.findall(r"^(0\.\d{4})  (trial-\d\d), 3 epochs(.*)", printed, re.MULTILINE)
+    assert {row[1] for row in rows} == {"trial-00", "trial-02", "trial-03"}
     assert [row[0] for row in rows] == sorted((row[0] for row in rows), reverse=True)
-    assert [row[1] for row in rows if row[2] == ", the pipeline's own settings"] == ["trial-0"]
+    assert [row[1] for row in rows if row[2] == ", the pipeline's own settings"] == ["trial-00"]
     assert all(row[2].startswith((", the", ": retriever.dim")) for row in rows)
-    assert "trial-1: failed: no memory" in printed
+    assert "trial-01: failed: no memory" in printed
     assert "1 of 4 trials failed" in printed
     assert "tfcorr train saved_models/walks-search/best.yaml" in printed
 
 
 def test_an_interrupted_command_says_how_to_go_on(pipeline, trained, capsys):
-    trained.failing["trial-0"] = KeyboardInterrupt()
+    trained.failing["trial-00"] = KeyboardInterrupt()
     assert cli.app(["tune", str(pipeline), "--trials", "3"], standalone_mode=False) == 130
     assert "the same command goes on with the search" in capsys.readouterr().out
+
+
+def test_a_search_that_was_shared_is_gone_on_with_alone(pipeline, trained, monkeypatch):
+    """As if there had been a chief: what it left has the same names."""
+    expected = search(pipeline, 5, "random", root=pipeline.parent / "other", console=quiet)
+    search(pipeline, 3, "random", console=quiet)
+    state = pipeline.parent / "saved_models" / "walks-search" / tuner.STATE
+    assert {path.name for path in state.glob("*.json")} == {"oracle.json", "tuner.json"}
+    monkeypatch.setattr(tuner.Tuner, "_is_worker", lambda self: False)
+    found = search(pipeline, 5, "random", console=quiet)
+    assert trained.names[-5:] == [f"trial-{number:02}" for number in range(5)]
+    assert [each.values for each in found.trials] == [each.values for each in expected.trials]
+
+
+@pytest.mark.parametrize("write", range(2, 12))
+def test_no_trial_that_has_ended_is_trained_again(pipeline, trained, monkeypatch, write):
+    """Killed before any of its writes: only what was under way is begun again."""
+    calls, whole = itertools.count(1), algorithms.write_whole
+
+    def stop(path, content):
+        if next(calls) == write:
+            raise Killed
+        whole(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(algorithms, "write_whole", stop)
+        with pytest.raises(Killed):
+            search(pipeline, 3, "random", console=quiet)
+    search(pipeline, 3, "random", console=quiet)
+    again = [name for name in trained.names if trained.names.count(name) > 1]
+    assert len(again) in (0, 2)  # one trial, twice, or none
+
+
+def test_a_small_space_is_searched_once(pipeline, trained, capsys):
+    overrides = ["search={retriever.dim: {choice: [4, 8, 16]}, ranker.recency: {boolean: true}}"]
+    found = search(pipeline, 12, "bayesian", overrides=overrides)
+    values = [tuple(each.values.values()) for each in found.trials]
+    assert len(values) == len(set(values)) <= 6
+    assert f"the search ended after {len(values)} trials" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match="hyperband wants more choices than trials, and the space has 6; take random"):
+        search(pipeline, 12, "hyperband", overrides=overrides, root=pipeline.parent / "other", console=quiet)
+
+
+def test_a_whole_tower_is_chosen_before_a_setting_of_it(pipeline, trained):
+    overrides = ["search={retriever.dim: {choice: [4, 16]}, retriever: {choice: [{name: sasrec}, {name: gru4rec}]}}"]
+    found = search(pipeline, 4, "random", overrides=overrides, console=quiet)
+    for each in found.trials:
+        settings = load_settings(found.folder / each.name / "settings.yaml")
+        assert (settings.retriever.dim, settings.retriever.name) == (each.values["retriever.dim"], each.values["retriever"]["name"])
+
+
+def test_no_drawn_training_has_stages_for_hyperband(pipeline, trained):
+    overrides = ["search={training.method: {choice: [corr, two-stage]}, ranker.dropout: {float: [0, 1]}}"]
+    with pytest.raises(InputError, match="have stages one after another"):
+        search(pipeline, 2, "hyperband", overrides=overrides, console=quiet)
+
+
+def test_runs_may_be_removed_when_a_search_has_ended(pipeline, trained):
+    found = search(pipeline, 2, "random", console=quiet)
+    best = (found.folder / "best.yaml").read_text()
+    for each in found.trials:
+        shutil.rmtree(found.folder / each.name)
+    search(pipeline, 2, "random", console=quiet)
+    assert (found.folder / "best.yaml").read_text() == best
+
+
+@pytest.mark.parametrize("damaged", ["search.yaml", "keras-tuner/oracle.json", "keras-tuner/trial_0/trial.json"])
+@pytest.mark.parametrize("content", ["", "[", "{}", None])
+def test_a_damaged_search_is_refused_in_one_sentence(pipeline, trained, damaged, content):
+    found = search(pipeline, 1, "random", console=quiet)
+    path = found.folder / damaged
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(
+        InputError, match="is not there, or is damaged|is damaged: .*; begin anew with --overwrite|is no search|began otherwise"
+    ):
+        search(pipeline, 2, "random", console=quiet)

@@ -57,9 +57,17 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
 def read_ranks(folder: Path) -> pl.DataFrame:
     """A run's ranks.parquet, sorted by user. Raises: InputError if the run was not evaluated, or the file is damaged."""
     path = folder / "ranks.parquet"
+    anew = f"make it anew with: tfcorr evaluate {folder}"
     if not path.is_file():
         raise InputError(f"{folder}: holds no ranks.parquet; make it with: tfcorr evaluate {folder}")
-    return read_intact(path, lambda each: pl.read_parquet(each).sort("user"))
+    table = read_intact(path, pl.read_parquet)
+    stages = {name: kind for name, kind in table.schema.items() if name not in ("user", "target")}
+    lacking = {"user", "target", "retriever", "cascade"} - set(table.columns)
+    wrong = [name for name, kind in stages.items() if not kind.is_integer() or (table[name] < 1).any()]
+    if lacking or wrong:
+        what = f"it lacks {', '.join(sorted(lacking))}" if lacking else f"it has no ranks in {', '.join(wrong)}"
+        raise InputError(f"{path}: is damaged: {what}; {anew}")
+    return table.sort("user")
 
 
 def how_measured(folder: Path) -> dict[str, str | None]:

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
+import tensorflow as tf
 import yaml
 from rich.console import Console
 
@@ -26,8 +27,8 @@ from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.trial import Job
 from tfcorr.tuning.algorithms import oracle_of
 from tfcorr.tuning.figures import draw
-from tfcorr.tuning.space import check_draws, own_values, plain, space_of
-from tfcorr.tuning.tuner import Tuner, name_of, role
+from tfcorr.tuning.space import as_overrides, check_draws, combinations, own_values, plain, space_of
+from tfcorr.tuning.tuner import FAILED, Tuner, name_of, role
 
 BEGAN = "search.yaml"
 OBJECTIVE = f"cascade_ndcg@{MONITORED_K}"
@@ -83,14 +84,18 @@ def search(
     Args: trials, how many there are to be in the end, those of earlier calls included; objective, a column of history.csv.
     Raises: InputError, also where every trial failed.
     """
-    settings, console, this = load_settings(pipeline, overrides), console or Console(), role()
+    settings, console, this, root = load_settings(pipeline, overrides), console or Console(), role(), Path(root)
     _check(settings, pipeline, trials, algorithm, objective)
 
     def load(more: list[str]) -> RunSettings:
         return load_settings(pipeline, [*overrides, *more])
 
-    check_draws(settings.search, load)
+    for each in (settings, *check_draws(settings.search, load)):
+        _check_training(each, algorithm)
     (first, missing), folder = own_values(settings, load), root / f"{settings.name}-search"
+    choices = combinations(settings.search)
+    if algorithm == "hyperband" and choices < trials:
+        raise InputError(f"algorithm: hyperband wants more choices than trials, and the space has {choices:.0f}; take random")
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
     job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", _files_of_towers())
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
@@ -101,19 +106,30 @@ def search(
             load_data(settings.data)  # what is wrong with them is told once, and not by every trial
             _claim(folder, began, overwrite)
         _check_same(folder, began)
-        with redirect_stdout(io.StringIO()):  # it says so when it goes on
-            tuner = Tuner(oracle, job, settings.search, console)
+        try:
+            with redirect_stdout(io.StringIO()):  # it says so when it goes on
+                tuner = Tuner(oracle, job, settings.search, console)
+        except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+            first_line = str(error).splitlines()[0]
+            raise InputError(f"{folder}: its keras-tuner folder is damaged: {first_line}; begin anew with --overwrite") from None
         if missing and not oracle.trials:
             console.print(f"the pipeline's own {missing} is not in its search, so the first trial is another", soft_wrap=True)
         if oracle.trials:
             console.print(f"{folder}: going on after {len(oracle.trials)} trials", soft_wrap=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="sklearn")  # of how the Gaussian process is fitted, which nobody here can mend
-            tuner.search()
+            try:
+                tuner.search()
+            except RuntimeError as error:
+                if this != "chief":
+                    raise
+                raise InputError(f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: the chief cannot listen there: {error}") from None
         if this == "worker":
             return None
         found = Search(folder, objective, [_trial(each, settings, folder) for each in oracle.trials.values()], bool(first))
-        _write(found, settings)
+        if len(found.trials) < trials:
+            console.print(f"{folder}: the space has no other choices; the search ended after {len(found.trials)} trials", soft_wrap=True)
+        _write(found, settings, load)
     if not found.ranked:
         raise InputError(f"{folder}: every trial failed; the first: {found.trials[0].message}")
     return found
@@ -123,8 +139,10 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
     """Raises: InputError if there is nothing to search, or it cannot be searched so."""
     if not settings.search:
         raise InputError(f"{pipeline}: says nothing of what to search; add, for instance, search: {{retriever.dim: {{choice: [32, 64]}}}}")
-    if trials < 1:
+    if not isinstance(trials, int) or trials < 1:
         raise InputError(f"trials: expected 1 or more, received {trials}")
+    if algorithm not in get_args(Algorithm):
+        raise InputError(f"algorithm: there is no {algorithm!r}; {nearest(str(algorithm), list(get_args(Algorithm)))}")
     reserved = [name for name in settings.search if name in ("name", "search") or name.startswith("search.")]
     if reserved:
         raise InputError(f"search.{reserved[0]}: is no setting of a run")
@@ -132,7 +150,13 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
     known = [f"{stage}_{metric}@{MONITORED_K}" for stage in stages for metric in ("ndcg", "recall", "mrr")]
     known += [f"{stage}_recall@{size}" for stage, size in zip(stages, settings.sizes(), strict=False)]
     if objective not in known:
-        raise InputError(f"objective: no run measures {objective!r} on validation; {nearest(objective, known)}")
+        raise InputError(f"objective: no run measures {objective!r} on validation; {nearest(str(objective), known)}")
+    if algorithm == "hyperband" and "training.epochs" in settings.search:
+        raise InputError("algorithm: hyperband chooses training.epochs itself; leave it out of the search")
+
+
+def _check_training(settings: RunSettings, algorithm: Algorithm) -> None:
+    """Raises: InputError if a trial cannot be trained so."""
     spread = settings.training.distribution
     if spread in ("multi-worker", "parameter-server"):
         raise InputError(
@@ -140,8 +164,6 @@ def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: 
         )
     if algorithm == "hyperband" and (settings.training.method == "two-stage" or settings.training.start == "retriever"):
         raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
-    if algorithm == "hyperband" and "training.epochs" in settings.search:
-        raise InputError("algorithm: hyperband chooses training.epochs itself; leave it out of the search")
 
 
 def _files_of_towers() -> list[str]:
@@ -188,7 +210,7 @@ def _await(folder: Path, console: Console) -> None:
 
 def _check_same(folder: Path, began: dict[str, Any]) -> None:
     """Raises: InputError if the search in the folder began otherwise."""
-    before = flat(read_intact(folder / BEGAN, lambda path: yaml.safe_load(path.read_text(encoding="utf-8"))))
+    before = flat(read_intact(folder / BEGAN, _mapping))
     now = flat(began)
     differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differing:
@@ -197,18 +219,32 @@ def _check_same(folder: Path, began: dict[str, Any]) -> None:
         )
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
+    if not isinstance(found, dict):
+        raise ValueError("expected a mapping")
+    return found
+
+
 def _trial(kept: Any, settings: RunSettings, folder: Path) -> Trial:
     """What came of one of Keras Tuner's trials."""
-    history = folder / name_of(kept) / "history.csv"
-    table = pl.read_csv(history) if history.is_file() else pl.DataFrame({"seconds": []}, schema={"seconds": pl.Float64})
-    words = (kept.message or "").strip().splitlines()
+    name, seconds = name_of(kept.trial_id), []
+    with suppress(pl.exceptions.PolarsError, OSError):  # a run may have been removed since
+        seconds = pl.read_csv(folder / name / "history.csv")["seconds"].to_list()
+    log = folder / f"{name}.log"
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    failures = [line.removeprefix(FAILED) for line in said if line.startswith(FAILED)]
+    completed = kept.status == "COMPLETED"
     return Trial(
-        name=name_of(kept),
+        name=name,
         values=plain(kept.hyperparameters.values, settings.search),
-        objective=float(kept.score) if kept.status == "COMPLETED" else None,
-        epochs=table.height,
-        seconds=float(table["seconds"].sum()),
-        message="" if kept.status == "COMPLETED" or not words else words[-1].partition(": ")[2],
+        objective=float(kept.score) if completed else None,
+        epochs=len(seconds),
+        seconds=sum(seconds),
+        message="" if completed or not failures else failures[-1],
     )
 
 
@@ -216,7 +252,7 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _write(found: Search, settings: RunSettings) -> None:
+def _write(found: Search, settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> None:
     """The table, the figure, and the settings of the best."""
     rows = [
         {"trial": each.name, found.objective: each.objective, "epochs": each.epochs, "seconds": each.seconds}
@@ -228,5 +264,5 @@ def _write(found: Search, settings: RunSettings) -> None:
     if not found.ranked:
         return
     write_whole(found.folder / "search.png", lambda path: draw(found.trials, found.objective, settings.search, path))
-    best = load_settings(found.folder / found.ranked[0].name / "settings.yaml").model_copy(update={"name": f"{settings.name}-best"})
+    best = load(as_overrides(found.ranked[0].values)).model_copy(update={"name": f"{settings.name}-best"})
     write_whole(found.folder / "best.yaml", lambda path: save_settings(best, path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner as kt
+from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
 from tfcorr.files import write_whole
@@ -35,6 +36,8 @@ class _Kept:
         """Goes back to what was saved."""
         super().reload()  # type: ignore[misc]
         self.trials = {number: self.trials[number] for number in self.start_order}
+        # What has ended is not to be run again, though it was saved before it was taken from those under way.
+        self._retry_queue = [number for number in self._retry_queue if self.trials[number].status == TrialStatus.RUNNING]
 
 
 def _save(what: Any, path: Path) -> None:
@@ -42,7 +45,10 @@ def _save(what: Any, path: Path) -> None:
 
 
 class _Bayesian(_Kept, BayesianOptimizationOracle):
-    pass
+    def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
+        """The next trial's values; in place of a trial that there was already, as in a small space, any other."""
+        found = super().populate_space(trial_id)
+        return self._random_populate_space() if found["values"] and self._duplicate(found["values"]) else found
 
 
 class _Random(_Kept, RandomSearchOracle):

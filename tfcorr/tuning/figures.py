@@ -70,7 +70,7 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-        ticks = np.geomspace(low, high, 3) if logarithmic else np.linspace(low, high, 3)
+        ticks = np.geomspace(float(low), float(high), 3) if logarithmic else np.linspace(low, high, 3)
         axes.set_xticks(ticks, [f"{tick:.2g}" if kind.endswith("float") else f"{tick:.0f}" for tick in ticks])
         margin = (high / low) ** 0.05 if logarithmic else 0.05 * (high - low)
         axes.set_xlim(*((low / margin, high * margin) if logarithmic else (low - margin, high + margin)))

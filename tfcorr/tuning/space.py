@@ -1,6 +1,7 @@
 """The space of a search as Keras Tuner describes it, and whether it makes valid settings."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,8 +38,9 @@ def plain(values: Mapping[str, Any], spaces: Spaces) -> dict[str, Any]:
 
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
-    """Plain values as `load_settings` takes them."""
-    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    """Plain values as `load_settings` takes them, a whole group of settings before those within."""
+    ordered = sorted(values.items(), key=lambda each: each[0].count("."))
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in ordered]
 
 
 def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> tuple[dict[str, Any], str | None]:
@@ -54,8 +56,10 @@ def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) 
         if space.range is None:
             own: Any = next((each for each in space.choices if _same(load, [f"{name}={each}"], settings)), None)
         else:
-            value, (_, (low, high)) = now.get(name), space.range
-            own = value if isinstance(value, int | float) and low <= value <= high else None
+            kind, (low, high) = space.range
+            value: Any = now.get(name)
+            numbers = (int, float) if kind.endswith("float") else (int,)
+            own = value if type(value) in numbers and low <= value <= high else None  # true is no number
         if own is None:
             return {}, name
         found[name] = own
@@ -69,15 +73,16 @@ def _same(load: Callable[[list[str]], RunSettings], overrides: list[str], settin
         return False
 
 
-def check_draws(spaces: Spaces, load: Callable[[list[str]], RunSettings]) -> None:
-    """Raises: InputError if of many random choices none that has a value for some setting makes valid settings."""
+def check_draws(spaces: Spaces, load: Callable[[list[str]], RunSettings]) -> list[RunSettings]:
+    """Valid settings of many random choices. Raises: InputError if none with a value for some setting makes any."""
     oracle = RandomSearchOracle(hyperparameters=space_of(spaces), seed=1)
     mistakes: dict[str, list[str]] = {name: [] for name in spaces}
+    valid = []
     for _ in range(DRAWS):
         values = plain(oracle.populate_space("")["values"], spaces)
         mistake = ""
         try:
-            load(as_overrides(values))
+            valid.append(load(as_overrides(values)))
         except InputError as error:
             mistake = str(error)
         for name in values:
@@ -85,3 +90,13 @@ def check_draws(spaces: Spaces, load: Callable[[list[str]], RunSettings]) -> Non
     for name, found in mistakes.items():
         if found and all(found):
             raise InputError(f"search: no choice with {name} makes valid settings: {found[0]}")
+    return valid
+
+
+def combinations(spaces: Spaces) -> float:
+    """How many choices there are at most, conditions aside; infinite with a range of numbers."""
+    return math.prod(len(each.choices) if each.range is None else _whole(*each.range) for each in spaces.values())
+
+
+def _whole(kind: str, ends: tuple[float, float]) -> float:
+    return ends[1] - ends[0] + 1 if kind.endswith("int") else math.inf

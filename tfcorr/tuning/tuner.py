@@ -20,6 +20,7 @@ from tfcorr.stages import LAST_STAGE, MONITORED_K
 from tfcorr.trial import Job, train_apart
 from tfcorr.tuning.space import Spaces, as_overrides, plain
 
+FAILED = "failed: "  # what stands before a trial's message in its log
 STATE = "keras-tuner"  # the folder of what Keras Tuner itself keeps, beside the trials' runs
 ENVIRONMENT = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
@@ -34,9 +35,9 @@ def role() -> str:
     return "chief" if "chief" in os.environ[ENVIRONMENT[0]] else "worker"
 
 
-def name_of(trial: Any) -> str:
-    """The run's name of one of Keras Tuner's trials."""
-    return f"trial-{trial.trial_id}"
+def name_of(number: str) -> str:
+    """The run's name of one of Keras Tuner's trials, whose number has as many digits as the search had trials when it began."""
+    return f"trial-{int(number):02}"
 
 
 class Tuner(BaseTuner):
@@ -47,10 +48,15 @@ class Tuner(BaseTuner):
         super().__init__(oracle=oracle, directory=job.root, project_name=STATE)
         self.job, self.spaces, self.console = job, spaces, console
 
+    def _get_tuner_fname(self) -> str:
+        if self._is_worker():
+            return super()._get_tuner_fname()
+        return str(Path(self.project_dir) / "tuner.json")  # by the same name for a chief as alone, or it would begin anew
+
     def run_trial(self, trial: Any) -> dict[str, float]:
         """The objective of one of Keras Tuner's trials."""
         config.DEBUG = True
-        values, name = plain(trial.hyperparameters.values, self.spaces), name_of(trial)
+        values, name = plain(trial.hyperparameters.values, self.spaces), name_of(trial.trial_id)
         self.console.print(f"{name}: {shown(values)}", soft_wrap=True, highlight=False)
         overrides = [*self.job.overrides, *as_overrides(values)]
         try:
@@ -62,6 +68,8 @@ class Tuner(BaseTuner):
             value = value_of(Path(self.job.root) / name, self.job.objective)
         except InputError as error:
             self.console.print(f"{name}: failed: {error}", soft_wrap=True, highlight=False)
+            with (Path(self.job.root) / f"{name}.log").open("a", encoding="utf-8") as log:
+                log.write(f"\n{FAILED}{error}\n")  # as Keras Tuner's workers do not pass it on to their chief
             config.DEBUG = False  # or Keras Tuner prints a traceback of what is no fault of the code
             raise FailedTrialError(str(error)) from None
         self.console.print(f"{name}: {self.job.objective} {value:.4f}", soft_wrap=True, highlight=False)
@@ -72,11 +80,12 @@ class Tuner(BaseTuner):
         before, folder = trial.hyperparameters.values.get("tuner/trial_id"), Path(self.job.root) / name
         if before is None or folder.exists():
             return
-        settings = load_settings(Path(self.job.root) / f"trial-{before}" / "settings.yaml")
+        earlier = Path(self.job.root) / name_of(before)
+        settings = load_settings(earlier / "settings.yaml")
         training = settings.training.model_copy(update={"epochs": epochs})
 
         def copy(partial: Path) -> None:
-            shutil.copytree(Path(self.job.root) / f"trial-{before}", partial)
+            shutil.copytree(earlier, partial, ignore=shutil.ignore_patterns("ranks.parquet", "report", "serving"))  # of other weights
             save_settings(settings.model_copy(update={"name": name, "training": training}), partial / "settings.yaml")
 
         write_whole(folder, copy)

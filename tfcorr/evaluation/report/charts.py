@@ -265,7 +265,8 @@ def _negatives(runs: Sequence[Measured]) -> Chart | None:
     ]
     caption = (
         "Means over an epoch. The effective sample size is 1 / Σ Q² over what a tower resamples from: the smaller, the fewer items are "
-        "drawn again and again. Hardness is the share of negatives that the ranker scores at or above the target."
+        "drawn again and again. Hardness is the share of negatives that the tower in training, "
+        "of both the ranker, scores at or above the target."
     )
     return _lines("negatives", "Negatives over epochs", caption + _about_breaks(runs), panels)
 

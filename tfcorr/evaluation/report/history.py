@@ -32,8 +32,8 @@ def read_history(path: Path) -> History:
     """Reads a run's history.csv; what is empty or no finite number is left out. Raises: InputError if it is not there or damaged.
 
     Quantities are 'loss', 'log_loss', 'kl', 'effective_sample_size', 'target_share' and 'hardness', each of a tower: where a column
-    names none, it is the one that the stage trained, or for what is drawn the retriever; and metrics such as 'ndcg@20', each
-    of a stage of the cascade.
+    names none, it is the one that the stage trained (of both, the ranker), or for what is drawn the retriever; and metrics such
+    as 'ndcg@20', each of a stage of the cascade.
     """
     table = read_intact(path, lambda each: pl.read_csv(each, infer_schema=False).select("stage", pl.all().exclude("stage")))
     trained = table["stage"].fill_null("").to_numpy()
@@ -55,8 +55,8 @@ def _of_column(name: str, trained: npt.NDArray[np.str_]) -> list[tuple[str, str,
         return [(found[2], found[1], everywhere)]
     if not (found := TRAINED.fullmatch(name)):
         return []
-    if found[2] is None and found[1] in ("loss", "log_loss"):
-        return [(found[1], str(stage), trained == stage) for stage in np.unique(trained)]
+    if found[2] is None and found[1] in ("loss", "log_loss", "hardness"):
+        return [(found[1], "ranker" if stage == "joint" else str(stage), trained == stage) for stage in np.unique(trained)]
     return [(found[1], found[2] or "retriever", everywhere)]
 
 
