@@ -112,12 +112,21 @@ def finish(process):
     return output
 
 
+def train_by(kind, folder):
+    """The losses and weights of a training of one process. A SIGSEGV within TensorFlow, as in one run of fifty, is forgiven once."""
+    command = [sys.executable, "-c", PROGRAM, kind, f"{kind}.npz"]
+    for _ in range(2):
+        code = subprocess.run(command, check=False, cwd=folder, env=os.environ | {"PYTHONPATH": os.getcwd()}).returncode
+        if code != -signal.SIGSEGV:
+            break
+    assert code == 0
+    return np.load(folder / f"{kind}.npz")
+
+
 @pytest.fixture(scope="module")
 def in_one_process(project):
     """The losses and weights of a plain training, no strategy."""
-    command = [sys.executable, "-c", PROGRAM, "one", "one.npz"]
-    subprocess.run(command, check=True, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()})
-    return np.load(project.parent / "one.npz")
+    return train_by("one", project.parent)
 
 
 def assert_same_training(one, other):
@@ -127,9 +136,7 @@ def assert_same_training(one, other):
 
 
 def test_two_devices_train_as_one_does_and_draw_pools_of_their_own(project, in_one_process):
-    command = [sys.executable, "-c", PROGRAM, "mirrored", "mirrored.npz"]
-    subprocess.run(command, check=True, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()})
-    mirrored = np.load(project.parent / "mirrored.npz")
+    mirrored = train_by("mirrored", project.parent)
     assert_same_training(in_one_process, mirrored)
     assert (mirrored["drawn"][0] != mirrored["drawn"][1]).any()
 
@@ -145,14 +152,14 @@ def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their
 
 def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
     write_project(tmp_path)
-    options = ["--set", "training={distribution: multi-worker, epochs: 4, patience: 9, batch_size: 16}"]
+    options = ["--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
     command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
     for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
     history = tmp_path / "saved_models" / "killed" / "history.csv"
     chief, worker = start_cluster(tmp_path, WORKERS, *command, "killed")
     deadline = time.monotonic() + 200
-    while not (history.is_file() and pl.read_csv(history).height >= 2):
+    while not (history.is_file() and pl.read_csv(history).height >= 1 and [*history.parent.rglob("last/checkpoint")]):
         assert chief.poll() is None, chief.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -161,7 +168,7 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     output, _ = chief.communicate(timeout=100)
     assert chief.returncode == 1, output
     assert "another process of the cluster is gone; start every process again with --resume" in output
-    assert pl.read_csv(history).height < 4
+    assert pl.read_csv(history).height < 3
     resumed, helper = start_cluster(tmp_path, WORKERS, *command, "killed", "--resume")
     assert "going on after epoch" in finish(resumed)
     assert finish(helper).count("epoch") == 0  # only the chief tells, measures and writes

@@ -74,9 +74,10 @@ def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
 
     Each is an objective by epoch; never within the first epochs, nor beside too few others.
     """
-    epoch = len(curve)
-    bests = [max(other[:epoch]) for other in others if other]
-    return epoch >= GRACE and len(bests) >= GRACE and max(curve) < statistics.median(bests)
+    if len(curve) < GRACE:
+        return False
+    bests = [max(other[: len(curve)]) for other in others if other]
+    return len(bests) >= GRACE and max(curve) < statistics.median(bests)
 
 
 def curve_of(folder: Path, objective: str, stage: str) -> list[float]:

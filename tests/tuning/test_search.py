@@ -321,7 +321,6 @@ def test_a_damaged_search_is_refused_in_one_sentence(pipeline, trained, damaged,
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(
-        InputError, match="is not there, or is damaged|is damaged: .*; begin anew with --overwrite|is no search|began otherwise"
-    ):
+    refused = r"is not there, or is damaged|is damaged: .*; begin anew with --overwrite|is no search|began otherwise"
+    with pytest.raises(InputError, match=refused):
         search(pipeline, 2, "random", console=quiet)

@@ -1,0 +1,96 @@
+"""A run that is killed goes on, and ends where one that was left alone ends."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from tests.conftest import write_project
+from tfcorr import runs
+
+quiet = Console(quiet=True)
+
+
+def weights(run):
+    return [variable.numpy() for tower in run.towers.values() for variable in tower.variables]
+
+
+def tfcorr(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfcorr", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
+    """Waits until the epoch before has ended and this one is under way, then sends the signal."""
+    deadline = time.monotonic() + 120
+    while not (history.is_file() and pl.read_csv(history).height >= epoch - 1 and [*history.parent.rglob("last/checkpoint")]):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(how)
+    output, _ = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted; go on with: tfcorr train" in output
+
+
+@pytest.mark.parametrize(
+    ("method", "examples", "how", "kills"), [("corr", "prefix", signal.SIGKILL, (2, 4)), ("two-stage", "window", signal.SIGINT, (2,))]
+)
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, examples, how, kills):
+    """Killed in its second epoch of six, and again in its fourth: same weights, history and ranks as if left alone."""
+    pipeline = write_project(tmp_path)
+    options = ["--set", f"training={{method: {method}, examples: {examples}, epochs: 6, patience: 6, batch_size: 8}}"]
+    left_alone = tfcorr("train", pipeline, "--name", "left-alone", *options, cwd=tmp_path)
+    assert left_alone.wait() == 0, left_alone.stdout.read()
+    history = tmp_path / "saved_models" / "killed" / "history.csv"
+    for epoch in kills:
+        resume = ["--resume"] if history.is_file() else []
+        kill_during_epoch(tfcorr("train", pipeline, "--name", "killed", *options, *resume, cwd=tmp_path), history, epoch, how)
+    assert pl.read_csv(history).height < pl.read_csv(tmp_path / "saved_models" / "left-alone" / "history.csv").height
+    resumed = tfcorr("train", pipeline, "--name", "killed", *options, "--resume", cwd=tmp_path)
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 0, output
+    assert "going on after epoch" in output
+    expected, found = (runs.open_run(tmp_path / "saved_models" / name) for name in ("left-alone", "killed"))
+    for one, other in zip(weights(expected), weights(found), strict=True):
+        np.testing.assert_array_equal(one, other)
+    tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (expected, found)]
+    assert tables[0].equals(tables[1])
+    assert pl.read_parquet(expected.folder / "ranks.parquet").equals(pl.read_parquet(found.folder / "ranks.parquet"))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("write", [1, 4])
+def test_a_run_killed_between_two_writes_resumes_to_the_same_end(trained, tmp_path, monkeypatch, write):
+    """Stopped before it writes its first best weights, and its second state: as if left alone, as `trained` was."""
+    monkeypatch.chdir(trained.folder.parent.parent)
+    calls, save = itertools.count(1), tf.train.CheckpointManager.save
+
+    def stop(self, **options):
+        if next(calls) == write:
+            raise Killed
+        return save(self, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", stop)
+        with pytest.raises(Killed):
+            runs.train(trained.settings, tmp_path, quiet)
+    found = runs.train(trained.settings, tmp_path, quiet, resume=True)
+    for one, other in zip(weights(trained), weights(found), strict=True):
+        np.testing.assert_array_equal(one, other)
+    tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (trained, found)]
+    assert tables[0].equals(tables[1])
