@@ -24,7 +24,7 @@ SCRIPT = textwrap.dedent("""
         settings = load_settings(job.pipeline, job.overrides, job.name)
         job.folder.mkdir()  # an error if another worker has this trial too
         save_settings(settings, job.folder / "settings.yaml")
-        (job.folder / "worker").write_text(os.environ["KERASTUNER_TUNER_ID"])
+        (job.folder / "worker").write_text(os.environ.get("KERASTUNER_TUNER_ID", "alone"))
         pl.DataFrame({"stage": ["joint"], "seconds": [1.0], "cascade_ndcg@20": [settings.ranker.dim / 100]}).write_csv(
             job.folder / "history.csv"
         )
@@ -33,8 +33,8 @@ SCRIPT = textwrap.dedent("""
     tuner.train_apart = train
     sleep = time.sleep
     oracle_chief.time = type("Time", (), {"sleep": staticmethod(lambda seconds: sleep(min(seconds, 0.3)))})
-    found = search("walks.yaml", 6, "random")
-    assert (found is None) == (os.environ["KERASTUNER_TUNER_ID"] != "chief")
+    found = search("walks.yaml", int(sys.argv[1]), "random")
+    assert (found is None) == (os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief")
 """)
 
 
@@ -48,7 +48,7 @@ def test_two_workers_share_a_search(tmp_path):
     for name in ("chief", "one", "two"):
         environment = dict(zip(ENVIRONMENT, (name, "127.0.0.1", port), strict=True))
         processes[name] = subprocess.Popen(
-            ["env", *(f"{key}={value}" for key, value in environment.items()), sys.executable, "-c", SCRIPT],
+            ["env", *(f"{key}={value}" for key, value in environment.items()), sys.executable, "-c", SCRIPT, "6"],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,3 +67,7 @@ def test_two_workers_share_a_search(tmp_path):
     assert trials["cascade_ndcg@20"].to_list() == pytest.approx([dim / 100 for dim in trials["ranker.dim"]])
     assert {(folder / name / "worker").read_text() for name in trials["trial"]} == {"one", "two"}
     assert yaml.safe_load((folder / "best.yaml").read_text())["ranker"]["dim"] == trials["ranker.dim"].max()
+    alone = subprocess.run([sys.executable, "-c", SCRIPT, "7"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "going on after 6 trials" in alone.stdout
+    names = pl.read_csv(folder / "trials.csv")["trial"].to_list()
+    assert [name for name in names if (folder / name / "worker").read_text() == "alone"] == ["trial-06"]
