@@ -7,9 +7,10 @@ import pytest
 
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.evaluation.report.charts import charts
+from tfcorr.evaluation.report.drawing import Line, Panel, draw_lines
 from tfcorr.evaluation.report.history import Curve, History
 from tfcorr.evaluation.report.measured import Measured
-from tfcorr.evaluation.style import figure_style, png
+from tfcorr.evaluation.style import LOOKS, figure_style, png
 
 
 def measured(name, users, ranks):
@@ -55,3 +56,10 @@ def test_matplotlibs_settings_are_as_before():
         drawn = charts([measured("run", 2, [1])], [], 5)
         assert png(drawn[0].figure).startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_line_that_stays_as_it_is_is_drawn_as_level():
+    line = Line("run", LOOKS[0], [1, 2, 3], [3.0445216, 3.0445218, 3.0445217])
+    low, high = draw_lines([Panel("loss", "epoch", "nats", [line], "epochs", floor=None)]).axes[0].get_ylim()
+    assert high - low == pytest.approx(0.02 * 3.0445217)
+    assert low < 3.04 < high

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from tfcorr.evaluation.style import INK, REFERENCE, SOFT, WIDTH, Look
 
+LEVEL = 0.01  # what moves by less of itself is drawn as level
 LABEL = 24  # characters of a name in a figure
 NAME_HEIGHT = 0.095  # of a line of text, as a share of an axes' height
 NICE = [1, 2, 2.5, 5, 10]  # steps of axes
@@ -166,6 +167,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.margins(y=0.08)
+    low, high = axes.get_ylim()
+    if high - low < LEVEL * max(abs(low), abs(high)):  # as of a retriever that draws by itself, whose loss stays as it is
+        middle = (low + high) / 2
+        axes.set_ylim(middle - LEVEL * abs(middle), middle + LEVEL * abs(middle))
     if panel.floor is not None:
         axes.set_ylim(bottom=panel.floor)
     _name_ends(axes, ends)
