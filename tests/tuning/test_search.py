@@ -98,10 +98,10 @@ def test_bayes_comes_nearer_to_the_optimum_than_its_first_half(pipeline, trained
 
 @pytest.mark.parametrize("algorithm", ["random", "hyperband"])
 def test_a_search_goes_on_where_it_was(pipeline, trained, tmp_path, algorithm):
-    search(pipeline, 3, algorithm, console=quiet)
-    found = search(pipeline, 5, algorithm, console=quiet)
-    assert trained.names == [f"trial-{number:02}" for number in range(5)]
-    at_once = search(pipeline, 5, algorithm, root=tmp_path / "other", console=quiet)
+    search(pipeline, 4, algorithm, console=quiet)
+    found = search(pipeline, 6, algorithm, console=quiet)
+    assert trained.names == [f"trial-{number:02}" for number in range(6)]
+    at_once = search(pipeline, 6, algorithm, root=tmp_path / "other", console=quiet)
     assert [each.values for each in at_once.trials] == [each.values for each in found.trials]
 
 
@@ -256,8 +256,15 @@ def test_a_small_space_is_searched_once(pipeline, trained, capsys):
     values = [tuple(each.values.values()) for each in found.trials]
     assert len(values) == len(set(values)) <= 6
     assert f"the search ended after {len(values)} trials" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(InputError, match="hyperband wants more choices than trials, and the space has 6; take random"):
-        search(pipeline, 12, "hyperband", overrides=overrides, root=pipeline.parent / "other", console=quiet)
+    with pytest.raises(InputError, match=r"begins 9 trials for 9 epochs and .*, 13 in all; the space has only 6 choices; take random"):
+        search(pipeline, 14, "hyperband", overrides=[*overrides, "training.epochs=9"], root=pipeline.parent / "other", console=quiet)
+
+
+def test_hyperband_wants_the_trials_of_its_first_bracket(pipeline, trained):
+    """By 30 epochs 34 begin with two of them; of 20 none would ever be given more."""
+    with pytest.raises(InputError, match=r"begins 34 trials for 30 epochs and .*, 52 in all; received 20 trials; raise them, or lower"):
+        search(pipeline, 20, "hyperband", overrides=["training.epochs=30"], console=quiet)
+    assert not trained.names
 
 
 def test_a_whole_tower_is_chosen_before_a_setting_of_it(pipeline, trained):

@@ -25,7 +25,7 @@ from tfcorr.settings import InputError, nearest
 from tfcorr.stages import MONITORED_K
 from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.trial import Job
-from tfcorr.tuning.algorithms import oracle_of
+from tfcorr.tuning.algorithms import check_bracket, oracle_of
 from tfcorr.tuning.figures import draw
 from tfcorr.tuning.space import as_overrides, check_draws, combinations, own_values, plain, space_of
 from tfcorr.tuning.tuner import FAILED, Tuner, name_of, role
@@ -93,10 +93,9 @@ def search(
     for each in (settings, *check_draws(settings.search, load)):
         _check_training(each, algorithm)
     (first, missing), folder = own_values(settings, load), root / f"{settings.name}-search"
-    choices = combinations(settings.search)
-    if algorithm == "hyperband" and choices < trials:
-        raise InputError(f"algorithm: hyperband wants more choices than trials, and the space has {choices:.0f}; take random")
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
+    if algorithm == "hyperband":
+        check_bracket(oracle, trials, combinations(settings.search))
     job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", _files_of_towers())
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
         began = _beginnings(settings, algorithm, objective)

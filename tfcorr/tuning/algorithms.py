@@ -11,6 +11,7 @@ from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, Ran
 
 from tfcorr.files import write_whole
 from tfcorr.search_space import Algorithm
+from tfcorr.settings import InputError
 
 
 class _Kept:
@@ -84,3 +85,17 @@ def oracle_of(
         oracle.max_trials = trials
     oracle.first, oracle.verbose = first, 0
     return oracle
+
+
+def check_bracket(oracle: Any, trials: int, choices: float) -> None:
+    """Raises: InputError if Hyperband's first bracket cannot be filled, so that no trial would ever be given more epochs.
+
+    Args: trials, how many there may be; choices, how many different ones the space has.
+    """
+    bracket = oracle._current_bracket
+    sizes = [oracle._get_size(bracket, number) for number in range(bracket + 1)]
+    needed = f"algorithm: hyperband begins {sizes[0]} trials for {oracle.max_epochs} epochs and raises the better, {sum(sizes)} in all"
+    if trials < sum(sizes):
+        raise InputError(f"{needed}; received {trials} trials; raise them, or lower training.epochs")
+    if choices < sizes[0]:
+        raise InputError(f"{needed}; the space has only {choices:.0f} choices; take random")
