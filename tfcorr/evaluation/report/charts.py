@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,6 @@ from tfcorr.evaluation.metrics import METRICS, MISSED, ndcg, recall
 from tfcorr.evaluation.report.drawing import Dot, Line, Moves, Panel, draw_dots, draw_lines, draw_moves
 from tfcorr.evaluation.report.measured import RANKER_ALONE, Measured
 from tfcorr.evaluation.report.measures import (
-    Bins,
     Floats,
     Interval,
     Ints,
@@ -27,20 +25,26 @@ from tfcorr.evaluation.report.measures import (
     recommended,
     self_information,
 )
+from tfcorr.evaluation.report.words import (
+    UNITS,
+    Table,
+    about_bands,
+    about_breaks,
+    interval_text,
+    metric_name,
+    names_of_bins,
+    number,
+    spoken,
+    table_of,
+    words_of,
+    words_of_rows,
+)
 from tfcorr.evaluation.style import LOOKS, Look
 
 UP_TO = 100  # the largest k that quality is drawn for
-UNITS = {"ndcg": "NDCG", "recall": "Recall", "mrr": "MRR"}
 
 Points = tuple[Sequence[float], list[Interval]]  # places on x, and the values there
 PointsOf = Callable[[Measured, str], Points | None]  # of a run's stage, if it has any
-
-
-class Table(NamedTuple):
-    """A table's head, and its rows, of which the first cells name what the others are of."""
-
-    head: list[str]
-    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ def metrics_table(runs: Sequence[Measured], k: int) -> Table:
     for stage in _stages(runs):
         for run in runs:
             if stage in run.ranks:
-                found = [_interval_text(interval(metric(run.ranks[stage], k))) for metric in METRICS.values()]
-                rows.append([_spoken(stage), run.label, *found])
+                found = [interval_text(interval(metric(run.ranks[stage], k))) for metric in METRICS.values()]
+                rows.append([spoken(stage), run.label, *found])
     return Table(["stage", "run", *(f"{UNITS[name]}@{k}" for name in METRICS)], rows)
 
 
@@ -93,9 +97,9 @@ def differences_table(runs: Sequence[Measured], differences: Sequence[Sequence[D
     rows = []
     for run, found in zip(runs[1:], differences, strict=True):
         for each in found:
-            means = [_number(each.second), _number(each.first)]
+            means = [number(each.second), number(each.first)]
             tested = [f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}", f"{each.p_value:.2g}"]
-            rows.append([run.label, _spoken(_measured_stage(each)), _metric(each.metric), *means, *tested])
+            rows.append([run.label, spoken(_measured_stage(each)), metric_name(each.metric), *means, *tested])
     return Table(head, rows)
 
 
@@ -106,7 +110,7 @@ def _quality(runs: Sequence[Measured], k: int) -> Chart:
         for stage in _stages(runs):
             for place, run in enumerate(runs):
                 if stage in run.ranks:
-                    label = _spoken(stage) if len(runs) == 1 else f"{_spoken(stage)} · {run.label}"
+                    label = spoken(stage) if len(runs) == 1 else f"{spoken(stage)} · {run.label}"
                     dots.append(Dot(label, _look(runs, stage, place), *interval(metric(run.ranks[stage], k))))
     figure = draw_dots(panels, from_zero=True)
     hint = "see the paired differences" if len(runs) > 1 else "compare runs user by user, with tfcorr compare"
@@ -115,23 +119,23 @@ def _quality(runs: Sequence[Measured], k: int) -> Chart:
         f"differ: {hint}."
     )
     table = metrics_table(runs, k)
-    return Chart("quality", "Quality on the test split", caption, _words_of_rows("Means with intervals", table), figure, table)
+    return Chart("quality", "Quality on the test split", caption, words_of_rows("Means with intervals", table), figure, table)
 
 
 def _differences(runs: Sequence[Measured], differences: Sequence[Sequence[Difference]]) -> Chart:
     panels: dict[str, list[Dot]] = {}
     for place, (run, found) in enumerate(zip(runs[1:], differences, strict=True), start=1):
         for each in found:
-            label = f"{_spoken(_measured_stage(each))} · {run.label}"
+            label = f"{spoken(_measured_stage(each))} · {run.label}"
             dot = Dot(label, LOOKS[place], each.difference, each.low, each.high)
-            panels.setdefault(f"difference in {_metric(each.metric)}", []).append(dot)
+            panels.setdefault(f"difference in {metric_name(each.metric)}", []).append(dot)
     table = differences_table(runs, differences)
     caption = (
         f"Each run less {runs[0].label}, over the same users: mean difference and 95% interval of a paired t-test. "
         "Where the interval holds 0, chance alone could have made the difference."
     )
     title = f"Differences to {runs[0].label}"
-    return Chart("differences", title, caption, _words_of_rows("Differences", table), draw_dots(panels, from_zero=False), table)
+    return Chart("differences", title, caption, words_of_rows("Differences", table), draw_dots(panels, from_zero=False), table)
 
 
 def _learning(runs: Sequence[Measured]) -> Chart | None:
@@ -144,7 +148,7 @@ def _learning(runs: Sequence[Measured]) -> Chart | None:
         "that falls; a retriever that draws its own negatives has a training loss near log(1 + samples) at all times, of which only "
         "the gradient informs."
     )
-    return _lines("loss", "Losses over epochs", caption + _about_breaks(runs), panels)
+    return _lines("loss", "Losses over epochs", caption + about_breaks(runs), panels)
 
 
 def _validation(runs: Sequence[Measured]) -> Chart | None:
@@ -153,10 +157,10 @@ def _validation(runs: Sequence[Measured]) -> Chart | None:
     panels = []
     for name in names:
         kind, _, k = name.partition("@")
-        title = f"{_metric(name)}" if k in ks else f"Recall@{k}, the ceiling"
-        panels += _over_epochs(runs, name, f"{_metric(name)} ({'share of users' if kind == 'recall' else '0 to 1'})", title)
+        title = f"{metric_name(name)}" if k in ks else f"Recall@{k}, the ceiling"
+        panels += _over_epochs(runs, name, f"{metric_name(name)} ({'share of users' if kind == 'recall' else '0 to 1'})", title)
     caption = "Measured after each epoch on validation, which chose the epoch that is kept. What a stage misses no later one can find."
-    return _lines("validation", "Metrics over epochs, on validation", caption + _about_breaks(runs), panels)
+    return _lines("validation", "Metrics over epochs, on validation", caption + about_breaks(runs), panels)
 
 
 def _against_k(runs: Sequence[Measured]) -> Chart | None:
@@ -165,7 +169,7 @@ def _against_k(runs: Sequence[Measured]) -> Chart | None:
     for name, metric, unit in (("NDCG", ndcg, "0 to 1"), ("Recall", recall, "share of users")):
         panels += _by_stage(runs, _metric_at(metric, ks), name, "k, items recommended", f"{name}@k ({unit})", "log")
     caption = "On the test split, for lists of 1 to k items; each target counts once, and one that is missed counts 0."
-    return _lines("against-k", "NDCG and Recall against k", caption + _about_bands(runs), panels)
+    return _lines("against-k", "NDCG and Recall against k", caption + about_bands(runs), panels)
 
 
 def _metric_at(metric: Callable[[npt.NDArray[np.int32], int], Floats], ks: Sequence[int]) -> PointsOf:
@@ -181,7 +185,7 @@ def _against_retrieved(runs: Sequence[Measured]) -> Chart | None:
 
     panels = _by_stage(runs, points, "Recall of what is handed on", "n, items retrieved or handed on", "Recall@n (share of users)", "log")
     caption = "The share of test users whose target is among a stage's first n items, up to those it hands on: no later stage finds more."
-    return _lines("against-retrieved", "Recall against the number retrieved", caption + _about_bands(runs), panels)
+    return _lines("against-retrieved", "Recall against the number retrieved", caption + about_bands(runs), panels)
 
 
 def _moves(runs: Sequence[Measured]) -> Chart:
@@ -194,12 +198,12 @@ def _moves(runs: Sequence[Measured]) -> Chart:
         tops = rank_bins(run.handed_on[before_stage])
         counts = np.zeros((len(tops), len(tops)), np.int64)
         np.add.at(counts, (np.searchsorted(tops, after), np.searchsorted(tops, before)), 1)
-        names = f"rank by the {_spoken(before_stage)}", f"rank in the {'blend' if run.final == 'blend' else 'cascade'}"
+        names = f"rank by the {spoken(before_stage)}", f"rank in the {'blend' if run.final == 'blend' else 'cascade'}"
         panels.append(Moves(run.label, *names, tops, counts))
         of_all = max(len(before), 1)
         shares = [f"{100 * np.count_nonzero(each) / of_all:.1f}%" for each in (after < before, after == before, after > before)]
         medians = [f"{np.median(each):g}" if len(each) else "" for each in (before, after)]
-        rows.append([run.label, _spoken(before_stage), f"{len(before):,}", f"{np.count_nonzero(~found):,}", *shares, *medians])
+        rows.append([run.label, spoken(before_stage), f"{len(before):,}", f"{np.count_nonzero(~found):,}", *shares, *medians])
     head = ["run", "before", "targets handed on", "missed", "moved up", "same", "moved down", "median before", "median after"]
     caption = (
         "Test users by where their target stood before the ranker, and where the final order puts it. Below the framed diagonal it was "
@@ -207,12 +211,12 @@ def _moves(runs: Sequence[Measured]) -> Chart:
     )
     table = Table(head, rows)
     title = "Rank before and after the ranker"
-    return Chart("ranks", title, caption, _words_of_rows("Table of ranks", table), draw_moves(panels), table)
+    return Chart("ranks", title, caption, words_of_rows("Table of ranks", table), draw_moves(panels), table)
 
 
 def _by(runs: Sequence[Measured], k: int, name: str, title: str, of: str, values: Callable[[Measured], Ints]) -> Chart | None:
     bins = quantile_bins(values(runs[0]))
-    ticks = _names_of_bins(bins)
+    ticks = names_of_bins(bins)
 
     def points(run: Measured, stage: str) -> Points | None:
         if stage not in run.ranks:
@@ -268,7 +272,7 @@ def _negatives(runs: Sequence[Measured]) -> Chart | None:
         "drawn again and again. Hardness is the share of negatives that the tower in training, "
         "of both the ranker, scores at or above the target."
     )
-    return _lines("negatives", "Negatives over epochs", caption + _about_breaks(runs), panels)
+    return _lines("negatives", "Negatives over epochs", caption + about_breaks(runs), panels)
 
 
 def _over_epochs(runs: Sequence[Measured], quantity: str, unit: str, title: str) -> list[Panel]:
@@ -304,10 +308,10 @@ def _by_stage(
 
     stages = _stages(runs)
     if len(runs) == 1:
-        groups = [(title, [each for stage in stages for each in made(runs[0], stage, _spoken(stage), 0)])]
+        groups = [(title, [each for stage in stages for each in made(runs[0], stage, spoken(stage), 0)])]
     else:
         groups = [
-            (f"{title}: {_spoken(stage)}", [each for place, run in enumerate(runs) for each in made(run, stage, run.label, place)])
+            (f"{title}: {spoken(stage)}", [each for place, run in enumerate(runs) for each in made(run, stage, run.label, place)])
             for stage in stages
         ]
     breaks = [each - 0.5 for each in runs[0].history.begins] if scale == "epochs" and len(runs) == 1 else []
@@ -317,32 +321,8 @@ def _by_stage(
 def _lines(name: str, title: str, caption: str, panels: Sequence[Panel]) -> Chart | None:
     if not panels:
         return None
-    words = [f"{panel.title}, {panel.y} against {panel.x}: {'; '.join(_words_of(line) for line in panel.lines)}." for panel in panels]
-    return Chart(name, title, caption, f"Line chart. {' '.join(words)}", draw_lines(panels), _table_of(panels))
-
-
-def _words_of(line: Line) -> str:
-    return f"{line.label} {_number(line.y[0])}" + (f" to {_number(line.y[-1])}" if len(line.y) > 1 else "")
-
-
-def _words_of_rows(kind: str, table: Table) -> str:
-    """The first rows of a table in words."""
-    words = [", ".join(f"{name} {cell}" for name, cell in zip(table.head, row, strict=True)) for row in table.rows[:12]]
-    return f"{kind}. {'; '.join(words)}{'; and more in the table below' if len(table.rows) > 12 else ''}."
-
-
-def _table_of(panels: Sequence[Panel]) -> Table:
-    """One row a place of x, one column a line."""
-    lines = [(panel, line) for panel in panels for line in panel.lines]
-    columns = [dict(zip(line.x, line.y, strict=True)) for _, line in lines]
-    places = sorted({x for column in columns for x in column})
-    names = panels[0].ticks
-    head = [panels[0].x, *(f"{panel.title}, {line.label}" for panel, line in lines)]
-    rows = []
-    for x in places:
-        values = [_number(column[x]) if x in column else "" for column in columns]
-        rows.append([names[int(x)].replace("\n", ", ") if names else f"{x:,}", *values])
-    return Table(head, rows)
+    words = [f"{panel.title}, {panel.y} against {panel.x}: {'; '.join(words_of(line) for line in panel.lines)}." for panel in panels]
+    return Chart(name, title, caption, f"Line chart. {' '.join(words)}", draw_lines(panels), table_of(panels))
 
 
 def _stages(runs: Sequence[Measured]) -> list[str]:
@@ -361,44 +341,10 @@ def _look(runs: Sequence[Measured], stage: str, place: int) -> Look:
     return LOOKS[0] if stage in darkest else LOOKS[1 + others.index(stage) % (len(LOOKS) - 1)]
 
 
-def _spoken(stage: str) -> str:
-    return stage.replace("_", " ")
-
-
 def _measured_stage(difference: Difference) -> str:
     return RANKER_ALONE if difference.stage == "ranker" else difference.stage
-
-
-def _metric(name: str) -> str:
-    kind, _, k = name.partition("@")
-    return f"{UNITS[kind]}@{k}"
 
 
 def _exactly(value: float) -> Interval:
     """A value that has no interval."""
     return Interval(value, float("nan"), float("nan"))
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def _interval_text(found: Interval) -> str:
-    return _number(found.mean) + ("" if np.isnan(found.low) else f" ({_number(found.low)} to {_number(found.high)})")
-
-
-def _names_of_bins(bins: Bins) -> list[str]:
-    users = np.bincount(bins.of)
-    ranges = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in zip(bins.low, bins.high, strict=True)]
-    return [f"{name}\nn = {n:,}" for name, n in zip(ranges, users, strict=True)]
-
-
-def _about_breaks(runs: Sequence[Measured]) -> str:
-    if not any(run.history.begins for run in runs):
-        return ""
-    upright = " where the upright lines stand" if len(runs) == 1 else ""
-    return f" Epochs are counted through the training's stages; another begins{upright}."
-
-
-def _about_bands(runs: Sequence[Measured]) -> str:
-    return " Bands are 95% intervals." if len(runs) == 1 else ""

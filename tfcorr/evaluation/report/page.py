@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tfcorr import __version__
-from tfcorr.evaluation.report.charts import Chart, Table
+from tfcorr.evaluation.report.charts import Chart
 from tfcorr.evaluation.report.measured import RANKER_ALONE, Measured
+from tfcorr.evaluation.report.words import Table
 
 GENERATOR = '<meta name="generator" content="tfcorr report">'
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
