@@ -203,16 +203,29 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key that stands twice in a mapping is an error, where PyYAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.value[place][0].start_mark)
+        keys: list[Any] = []
+        for node_of_key, _ in node.value:
+            if node_of_key.tag == "tag:yaml.org,2002:merge":  # <<, whose settings those beside it may override
+                continue
+            key = self.construct_object(node_of_key)
+            if key in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node_of_key.start_mark)
+            keys.append(key)
         return super().construct_mapping(node, deep)
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> RunSettings:
     """Reads a YAML file and applies overrides such as 'training.epochs=3', and a name for the run. Raises: InputError."""
-    path = Path(path)
+    tree = read_yaml(Path(path), overrides)
+    if "systems" in tree:
+        raise InputError(f"{path}: is a study of several runs; train it with: tfcorr study {path}")
+    if name is not None:
+        tree["name"] = name
+    return RunSettings.parse(tree, str(path))
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file's settings with the overrides applied, not validated yet; their name is the file's by default. Raises: InputError."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
@@ -224,11 +237,9 @@ def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | N
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, expected a mapping of settings such as 'data: …'")
     tree.setdefault("name", path.stem)
-    for override in overrides:
-        _override(tree, override)
-    if name is not None:
-        tree["name"] = name
-    return RunSettings.parse(tree, str(path))
+    for each in overrides:
+        override(tree, each)
+    return tree
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:
@@ -244,16 +255,23 @@ def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
+def override(tree: dict[str, Any], text: str) -> None:
+    """Sets one of nested settings by a text such as 'training.epochs=3'. Raises: InputError."""
+    name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"--set {override}: expected NAME=VALUE, such as --set training.epochs=3")
+        raise InputError(f"--set {text}: expected NAME=VALUE, such as --set training.epochs=3")
+    try:
+        put(tree, name, yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError) as error:
+        reason = error if isinstance(error, InputError) else f"{value!r} is no YAML value"
+        raise InputError(f"--set {text}: {reason}") from None
+
+
+def put(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Sets one of nested settings by its name, such as training.epochs. Raises: InputError if a name above it is a value."""
     *parents, last = name.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise InputError(f"--set {override}: {parent!r} is a value and has no settings below it")
-    try:
-        tree[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"--set {override}: {value!r} is no YAML value") from None
+            raise InputError(f"{parent!r} is a value and has no settings below it")
+    tree[last] = value

@@ -26,6 +26,10 @@ class Refreshed(Protocol):
         """Returns whether graphs that search it must be traced again."""
 
 
+class Diverged(InputError):
+    """A loss or a metric is no number any more."""
+
+
 Validate = Callable[[], dict[str, float]]
 Batches = Callable[[int | tf.Tensor, tf.distribute.InputContext], tf.data.Dataset]
 
@@ -94,7 +98,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
         wrong = [name for name, each in values.items() if not math.isfinite(each)]
         if wrong:
-            raise InputError(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} is no number any more; lower the learning rates")
+            raise Diverged(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} is no number any more; lower the learning rates")
         value = values[self.stage.monitor]
         better = value > float(self.best)
         if better:

@@ -1,13 +1,8 @@
-"""One trial of a search, trained in a process of its own, so that one that dies takes nothing else with it."""
+"""One trial of a search, trained in a process of its own."""
 
-import json
-import os
 import runpy
-import signal
 import statistics
-import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from tfcorr.apart import job_of_parent, run_apart
 from tfcorr.files import locked
 from tfcorr.settings import InputError
 
@@ -40,33 +36,8 @@ class Job:
 
 
 def train_apart(job: Job) -> None:
-    """Trains a job in a new process, which ends when this one does; what it prints goes to a log beside the run.
-
-    Raises: InputError, with its last words, if it failed.
-    """
-    log = job.folder.with_name(f"{job.name}.log")
-    begins = log.stat().st_size if log.exists() else 0
-    code = _run(job, log)
-    if code == -signal.SIGSEGV:  # which TensorFlow may come to by chance; the run goes on from its last epoch
-        code = _run(job, log)
-    if code == 0:
-        return
-    if code == -signal.SIGINT:
-        raise KeyboardInterrupt
-    said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
-    if code < 0:
-        said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if -code == signal.SIGKILL else ""))
-    raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
-
-
-def _run(job: Job, log: Path) -> int:
-    with log.open("a") as output:
-        process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0)
-        assert process.stdin
-        with process, process.stdin:  # which stays open for as long as this process lives
-            with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-            return process.wait()
+    """Trains a job in a new process; what it prints goes to a log beside the run. Raises: InputError, with its last words, if it failed."""
+    run_apart(__name__, asdict(job), job.folder.with_name(f"{job.name}.log"))
 
 
 def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
@@ -120,14 +91,8 @@ def _train(job: Job) -> None:
     runs.train(settings, Path(job.root), Console(width=140), resume=job.folder.exists(), callbacks=[MedianRule()] if job.stops else [])
 
 
-def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed, however that came about
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    job = Job(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = Job(**job_of_parent())
     try:
         with locked(Path(job.root) / f".{job.name}.lock"):
             _train(job)

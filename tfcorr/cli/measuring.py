@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tfcorr.cli.app import IndexOption, RunFolder, app, console
+from tfcorr.cli.app import IndexOption, Overrides, Root, RunFolder, app, console
 from tfcorr.cli.tables import print_evaluation
 
 
@@ -76,3 +76,23 @@ def compare(
         )
         table.add_row(each.stage, each.metric, *values)
     console.print(table)
+
+
+@app.command()
+def study(
+    study: Annotated[Path, typer.Argument(help="The YAML file of a study, such as pipelines/table2.yaml.")],
+    override: Overrides = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many cells are trained at once, each by its share of the cores.")] = 1,
+    root: Root = Path("saved_models"),
+) -> None:
+    """Trains what of a study is not done yet, the cheapest first, and writes its tables. Started again, it goes on.
+
+    Example: `tfcorr study pipelines/table2.yaml --set datasets.beauty.data.path=beauty.parquet --processes 2`
+    """
+    from tfcorr.study import run_study
+
+    try:
+        console.print(f"tables written to {run_study(study, override or [], processes, root, console)}", soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command goes on with the study")
+        raise typer.Exit(130) from None

@@ -50,7 +50,7 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
     for stage in [name for name in ours[0].columns if name not in key.columns and all(name in each for each in columns)]:
         for name, metric in METRICS.items():
             values = [np.mean([metric(rank_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
-            found.append(_test(stage, f"{name}@{k}", *values))
+            found.append(paired_test(stage, f"{name}@{k}", *values))
     return found
 
 
@@ -85,7 +85,8 @@ def rank_column(table: pl.DataFrame, stage: str) -> npt.NDArray[np.int32]:
     return table[stage].fill_null(MISSED).to_numpy()
 
 
-def _test(stage: str, metric: str, first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Difference:
+def paired_test(stage: str, metric: str, first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Difference:
+    """The paired t-test of a metric's values by user, [users] each."""
     means = float(first.mean()), float(second.mean())
     if np.array_equal(first, second):  # the test has nothing to divide by
         return Difference(stage, metric, *means, 0.0, 0.0, 0.0, 1.0)

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner as kt
-import polars as pl
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FailedTrialError
 from keras_tuner.src import config
 from rich.console import Console
 
 from tfcorr.config import load_settings, save_settings
-from tfcorr.files import read_intact, write_whole
+from tfcorr.files import write_whole
+from tfcorr.history import value_of
 from tfcorr.settings import InputError, shown
-from tfcorr.stages import LAST_STAGE, MONITORED_K
 from tfcorr.trial import Job, train_apart
 from tfcorr.tuning.space import Spaces, as_overrides, plain
 
@@ -89,20 +88,3 @@ class Tuner(BaseTuner):
             save_settings(settings.model_copy(update={"name": name, "training": training}), partial / "settings.yaml")
 
         write_whole(folder, copy)
-
-
-def value_of(folder: Path, objective: str) -> float:
-    """A run's objective in the epoch whose weights it keeps. Raises: InputError if it was not measured."""
-    table = best_epoch(folder)
-    if objective not in table.columns or table[objective][0] is None:
-        raise InputError(f"{objective} was not measured; there are: {', '.join(name for name in table.columns if '@' in name)}")
-    return float(table[objective][0])
-
-
-def best_epoch(folder: Path) -> pl.DataFrame:
-    """The row of history.csv of the epoch whose weights a run keeps. Raises: InputError."""
-    settings = load_settings(folder / "settings.yaml")
-    history = read_intact(folder / "history.csv", pl.read_csv).filter(pl.col("stage") == LAST_STAGE[settings.training.method])
-    if history.is_empty():
-        raise InputError(f"{folder}: its last stage has finished no epoch")
-    return history[int(history[f"cascade_ndcg@{MONITORED_K}"].arg_max() or 0)]

@@ -1,0 +1,91 @@
+"""A small study, and a stand-in for the training of its cells."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_project
+from tfcorr import study
+
+STUDY = """
+title: A small study
+output: tables
+base:
+  data: {path: clicks.csv}
+  history_length: 6
+  retriever: {dim: 8}
+  sampler: {pool: 20, samples: 5}
+  training: {epochs: 1, batch_size: 64}
+  evaluation: {retrieve: 25, exclude_seen: true, k: [5, 20], batch_size: 16}
+datasets: {walks: {}}
+search:
+  slow: {training.retriever.learning_rate: 0.001}
+  fast: {training.retriever.learning_rate: 0.01}
+seeds: [1, 2]
+against: apart
+systems:
+  mf: {stage: retriever, settings: {retriever.name: mf, training.method: two-stage, ranker: {name: deepfm, dim: 1, mlp: [1]}}}
+  all items: {stage: ranker, settings: &apart {training.method: two-stage, ranker: &din {name: din, dim: 8, attention: [8, 4], mlp: [8]}}}
+  apart: {settings: *apart}
+  together: {settings: {ranker: *din}}
+paper:
+  walks: {together: first}
+"""
+USERS = 50
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """The study's file, in a folder with its data."""
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    (tmp_path / "small.yaml").write_text(STUDY)
+    return tmp_path / "small.yaml"
+
+
+def result_of(settings, ranker_alone, checksum):
+    """What a cell's process would leave: the faster, the better on validation, and together better than apart."""
+    rng = np.random.default_rng([settings["seed"], len(settings["training"]["method"])])
+    value = settings["training"]["retriever"]["learning_rate"] * (2 if settings["training"]["method"] == "corr" else 1)
+    ranks = {stage: rng.integers(1, 25 if value > 0.01 else 30, USERS) for stage in ("retriever", "cascade", "ranker")[: 2 + ranker_alone]}
+    metrics = {f"{name}@20": 0.0 for name in ("ndcg", "recall", "mrr")}
+    within = {stage: np.where(each <= 20, 1 / np.log2(1.0 + each), 0.0).mean() for stage, each in ranks.items()}
+    return {
+        "data_sha256": checksum,
+        "sizes": {"users": USERS, "items": 40, "interactions": 700},
+        "validation": {"retriever_ndcg@20": value, "cascade_ndcg@20": value},
+        "test": {stage: {**metrics, "ndcg@20": within[stage], "recall@25": 0.9} for stage in ranks},
+        "ranks": {stage: each.tolist() for stage, each in ranks.items()},
+        "epochs": 1,
+        "cpu_seconds": 36.0 if settings["retriever"]["name"] == "mf" else 72.0,
+        "machine": "a machine",
+        "versions": {"tfcorr": "0"},
+    }
+
+
+class Trainer:
+    """Stands for `run_apart`: notes each cell's settings, and leaves its result; `fail` may raise instead."""
+
+    def __init__(self, checksum):
+        self.checksum, self.trained, self.fail = checksum, [], lambda job: None
+
+    def __call__(self, module, job, log, environment):
+        settings = job["settings"]
+        self.fail(job)
+        self.trained.append((settings["retriever"]["name"], settings["training"]["method"], settings["seed"], job["ranker_alone"]))
+        folder = log.with_suffix("")
+        folder.mkdir()
+        (folder / study.RESULT).write_text(json.dumps(result_of(settings, job["ranker_alone"], self.checksum)))
+
+
+@pytest.fixture
+def trainer(path, monkeypatch):
+    """In place of the training."""
+    from tfcorr.data.sources import load
+    from tfcorr.study.settings import load_study
+
+    cell = load_study(path).cell("walks", "mf", "slow", 1)
+    found = Trainer(load(cell.settings.data).checksum)
+    monkeypatch.setattr(study, "run_apart", found)
+    return found

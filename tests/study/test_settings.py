@@ -1,0 +1,76 @@
+"""What a study's file may say, and how its parts become a run's settings."""
+
+import re
+
+import pytest
+
+from tfcorr.config import load_settings
+from tfcorr.settings import InputError
+from tfcorr.study.settings import load_study
+
+
+def test_later_parts_override_earlier_ones(path):
+    study = load_study(path, ["base.retriever.dropout=0.1", "datasets.walks.retriever.dropout=0.2", "base.seed=7"])
+    settings = study.cell("walks", "mf", "fast", 2).settings
+    assert (settings.retriever.name, settings.retriever.dim, settings.retriever.dropout) == ("mf", 8, 0.2)
+    assert (settings.training.retriever.learning_rate, settings.seed, settings.ranker.name) == (0.01, 2, "deepfm")
+
+
+def test_a_cell_is_the_same_wherever_its_data_lie(path):
+    here = load_study(path).cell("walks", "apart", "slow", 1)
+    there = load_study(path, ["datasets.walks.data.path=/elsewhere/clicks.csv"]).cell("walks", "apart", "slow", 1)
+    assert here.key == there.key
+    assert here.settings != there.settings
+    assert here.key == load_study(path).cell("walks", "all items", "slow", 1).key
+
+
+@pytest.mark.parametrize("override", ["base.history_length=7", "base.data.min_interactions=4", "systems.apart.settings.ranker.dim=4"])
+def test_a_cell_is_another_with_any_other_setting(path, override):
+    cell = load_study(path).cell("walks", "apart", "slow", 1)
+    assert load_study(path, [override]).cell("walks", "apart", "slow", 1).key != cell.key
+    assert load_study(path).cell("walks", "apart", "slow", 2).key != cell.key
+
+
+def test_a_study_takes_from_another_what_it_does_not_say_and_overrides_hold_for_both(path):
+    other = path.parent / "other.yaml"
+    other.write_text("like: small.yaml\ntitle: Other\nseeds: [5]\nsystems: {one: {settings: {retriever.name: gru4rec}}}\n")
+    study = load_study(other, ["datasets.walks.data.path=there.csv"])
+    assert study.settings.name == "other"
+    assert study.settings.against is None
+    settings = study.cell("walks", "one", "fast", 5).settings
+    assert settings.retriever.dim == 8
+    assert settings.data.path.name == "there.csv"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["against=aprt"], "there is no 'aprt'; did you mean 'apart'?"),
+        (["only.wlks=[mf]"], "there is no 'wlks'; did you mean 'walks'?"),
+        (["only.walks=[mff]"], "there is no 'mff'; did you mean 'mf'?"),
+        (["paper.walks.toget=1"], "paper.walks.toget: Input should be a valid string"),
+        (["base.sampler.pol=1"], "walks, mf: unknown setting 'sampler.pol'; did you mean 'pool'?"),
+        (["base.retriever=4"], "walks, mf: 'retriever' is a value and has no settings below it"),
+        (["systems.mf.stage=middle"], "systems.mf.stage: Input should be 'retriever', 'cascade' or 'ranker'"),
+        (["seeds=[]"], "seeds: "),
+        (["search={}"], "search: "),
+        (["sed=[1]"], "unknown setting 'sed'; did you mean 'seeds'?"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(path, overrides, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_study(path, overrides)
+
+
+def test_a_study_like_one_that_is_not_there_is_refused(path):
+    (path.parent / "other.yaml").write_text("like: nowhere.yaml\ntitle: Other\nsystems: {one: {}}\n")
+    with pytest.raises(InputError, match=r"nowhere.yaml: there is no such file"):
+        load_study(path.parent / "other.yaml")
+
+
+def test_a_pipeline_is_no_study_and_a_study_is_no_pipeline(path):
+    (path.parent / "run.yaml").write_text("data: {path: clicks.csv}\n")
+    with pytest.raises(InputError, match=r"run.yaml: is no study, as it has no systems; train a single run with: tfcorr train .*run.yaml"):
+        load_study(path.parent / "run.yaml")
+    with pytest.raises(InputError, match=r"small.yaml: is a study of several runs; train it with: tfcorr study .*small.yaml"):
+        load_settings(path)

@@ -1,0 +1,144 @@
+"""A study goes on from what is done, trains no cell twice, and takes the cheapest first."""
+
+import json
+import re
+import shutil
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from tfcorr import cli
+from tfcorr.files import locked
+from tfcorr.settings import InputError
+from tfcorr.study import run_study
+
+CELLS = 3 * (2 + 1)  # three trainings: a search of two, and another seed; `all items` shares those of `apart`
+
+
+def go(path, *overrides, processes=1):
+    return run_study(path, overrides, processes, path.parent / "runs", Console(quiet=True))
+
+
+def test_every_cell_is_trained_once(path, trainer):
+    go(path)
+    assert len(trainer.trained) == CELLS
+    assert set(Counter(trainer.trained).values()) == {1, 2}  # two choices of the search, with the first seed
+    assert [method for _, method, _, alone in trainer.trained if alone] == ["two-stage"] * 3
+    go(path)
+    assert len(trainer.trained) == CELLS
+    assert not [each for each in (path.parent / "runs" / "study").iterdir() if each.is_dir()]
+
+
+def test_the_seeds_are_trained_by_the_choice_that_is_best_on_validation(path, trainer):
+    go(path)
+    rows = json.loads((path.parent / "tables" / "cells.json").read_text())
+    seconds = [row["settings"] for row in rows if row["settings"]["seed"] == 2]
+    assert {each["training.retriever.learning_rate"] for each in seconds} == {0.01}
+
+
+@pytest.mark.parametrize("done", [1, 4, 6, 8])
+def test_killed_after_any_cell_it_ends_as_if_left_alone(path, trainer, done):
+    def killed(job):
+        if len(trainer.trained) == done:
+            raise KeyboardInterrupt
+
+    trainer.fail = killed
+    with pytest.raises(KeyboardInterrupt):
+        go(path)
+    shutil.rmtree(path.parent / "runs")  # on another machine, with no more than the tables' folder
+    trainer.fail = lambda job: None
+    go(path)
+    assert len(trainer.trained) == CELLS
+    tables = (path.parent / "tables" / "small.md").read_text()
+    shutil.rmtree(path.parent / "tables")
+    go(path)
+    assert tables == (path.parent / "tables" / "small.md").read_text()
+
+
+def test_the_cheapest_come_first(path, trainer):
+    def cheap(job):
+        if len(trainer.trained) == 4:
+            raise KeyboardInterrupt
+
+    trainer.fail = cheap
+    with pytest.raises(KeyboardInterrupt):
+        go(path)
+    assert [name for name, *_ in trainer.trained] == ["mf", "mf", "mf", "sasrec"]
+
+
+def test_several_are_trained_at_once(path, trainer):
+    go(path, processes=3)
+    assert len(trainer.trained) == CELLS
+
+
+def test_other_studies_share_its_cells(path, trainer):
+    go(path)
+    system = "small: {settings: {ranker: {name: din, dim: 8, attention: [8, 4], mlp: [8]}}}"
+    (path.parent / "another.yaml").write_text(f"title: Another\nlike: small.yaml\nsystems:\n  {system}\n")
+    table = go(path.parent / "another.yaml")
+    assert len(trainer.trained) == CELLS
+    assert "| small | 0." in table.read_text()
+
+
+def test_another_setting_is_another_cell(path, trainer):
+    go(path, "search={fast: {training.retriever.learning_rate: 0.01}}", "seeds=[1]")
+    assert len(trainer.trained) == 3
+    go(path, "search={fast: {training.retriever.learning_rate: 0.01}}", "seeds=[1]", "base.sampler.pool=30")
+    assert len(trainer.trained) == 6
+
+
+def test_a_training_that_diverges_is_a_result_and_one_that_dies_is_not(path, trainer, capsys):
+    def dies(job):
+        if job["settings"]["training"]["method"] == "corr":
+            raise InputError("ended by SIGKILL")
+
+    trainer.fail = dies
+    console = Console(width=200)
+    run_study(path, (), 1, path.parent / "runs", console)
+    assert "together, slow, seed 1: ended by SIGKILL; the same command tries it again" in capsys.readouterr().out
+    assert len(trainer.trained) == 6
+    trainer.fail = lambda job: None
+    go(path)
+    assert len(trainer.trained) == CELLS
+
+
+def test_data_that_are_not_there_leave_their_cells_empty(path, trainer, capsys):
+    overrides = ["datasets.other.data.path=nowhere.csv", "seeds=[1]"]
+    table = run_study(path, overrides, 1, path.parent / "runs", Console(width=200))
+    assert re.search(r"other: its cells are left as they are: .*nowhere.csv: there is no such file", capsys.readouterr().out)
+    assert "No cell is done yet." in table.read_text()
+
+
+def test_other_data_of_the_same_name_are_refused(path, trainer):
+    trainer.checksum = "0" * 64
+    go(path, "seeds=[1]")
+    with pytest.raises(InputError, match=r"walks: the data's SHA-256 is \w{12}…, that of the cells in .*cells.json 0{12}…; bring those"):
+        go(path)
+
+
+def test_one_process_at_a_time_has_a_study(path, trainer):
+    with locked(path.parent / "tables" / ".lock"), pytest.raises(InputError, match="another process holds this lock"):
+        go(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"key": 1}]', "[1]"])
+def test_damaged_records_are_told(path, trainer, text):
+    (path.parent / "tables").mkdir()
+    (path.parent / "tables" / "cells.json").write_text(text)
+    with pytest.raises(InputError, match=r"cells.json: is not there, or is damaged"):
+        go(path)
+
+
+def test_a_cell_is_trained_and_measured_in_a_process_of_its_own(path, monkeypatch, capsys):
+    monkeypatch.setattr(cli.console, "width", 200)
+    overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 0.01}}", "only.walks=[all items]"]
+    options = [each for override in overrides for each in ("--set", override)]
+    cli.app(["study", "small.yaml", *options, "--processes", "2", "--root", "runs"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert re.search(r"ends: walks, all items, fast, seed 1: ndcg@20 on validation: retriever 0\.\d+, cascade 0\.\d+; 2 epochs, ", printed)
+    assert "tables written to tables/small.md" in printed
+    record = json.loads((path.parent / "tables" / "cells.json").read_text())[0]
+    assert set(record["ranks"]) == {"retriever", "cascade", "ranker"}
+    assert record["cpu_seconds"] > 1
+    assert record["sizes"] == {"users": 60, "items": 40, "interactions": 697}

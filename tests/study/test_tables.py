@@ -1,0 +1,107 @@
+"""The tables say what the records hold: each figure is computed here once more, in plain NumPy."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from tests.study.conftest import result_of
+from tfcorr.evaluation.metrics import MISSED
+from tfcorr.study import RECORDS, run_study
+from tfcorr.study.records import Records, packed, unpacked
+from tfcorr.study.settings import load_study
+from tfcorr.study.tables import write_tables
+
+
+@pytest.fixture
+def table(path, trainer):
+    return run_study(path, (), 1, path.parent / "runs", Console(quiet=True))
+
+
+def rows_of(table):
+    """The Markdown table's cells by system."""
+    lines = [line.strip("| ").split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
+    return {name: cells for name, *cells in (line for line in lines)}
+
+
+def of_seed(seed, method, stage):
+    """NDCG@20 by user, as the stand-in for the training draws the ranks."""
+    training = {"method": method, "retriever": {"learning_rate": 0.01}}
+    ranks = np.array(result_of({"seed": seed, "training": training, "retriever": {"name": "sasrec"}}, True, "")["ranks"][stage])
+    return np.array([1 / np.log2(1 + rank) if rank <= 20 else 0 for rank in ranks])
+
+
+def test_means_and_deviations_are_of_the_seeds(table):
+    cells = rows_of(table)
+    for system, method, stage in (("all items", "two-stage", "ranker"), ("together", "corr", "cascade"), ("mf", "two-stage", "retriever")):
+        seeds = [of_seed(seed, method, stage).mean() for seed in (1, 2)]
+        spread = abs(seeds[0] - seeds[1]) / np.sqrt(2)
+        assert cells[system][0] == f"{sum(seeds) / 2:.4f} ± {spread:.4f}"
+
+
+def test_the_change_and_its_p_are_of_the_users_means_over_seeds(table):
+    together, apart = (np.mean([of_seed(seed, method, "cascade") for seed in (1, 2)], axis=0) for method in ("corr", "two-stage"))
+    difference = together - apart
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    t = difference.mean() / error
+    p = 2 * stats.t.sf(abs(t), len(difference) - 1)
+    reach = stats.t.ppf(0.975, len(difference) - 1) * error
+    of_all = [100 * value / apart.mean() for value in (difference.mean(), difference.mean() - reach, difference.mean() + reach)]
+    cells = rows_of(table)["together"]
+    assert cells[6:9] == [f"{of_all[0]:+.1f}% ({of_all[1]:+.1f} to {of_all[2]:+.1f})", f"{p:.2g}", "first"]
+
+
+def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
+    text = table.read_text()
+    assert "- Data: 50 users, 40 items, 700 interactions" in text
+    assert "- Chosen of 2 settings on validation, with seed 1: fast for mf, all items, apart, together." in text
+    assert "- 0.1 CPU hours for 9 trainings, on a machine." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
+    assert re.search(r"- Command: `tfcorr study .*small.yaml --set datasets.walks.data.path=FILE`", text)
+    assert "of seeds 1, 2; change" in text
+    assert (table.parent / "small.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
+    records = path.parent / "tables" / RECORDS
+    rows = [row for row in json.loads(records.read_text()) if row["settings"]["seed"] == 1]
+    apart = [row for row in rows if row["settings"].get("training.method") == "two-stage"]
+    slow = [row for row in rows if row not in apart and row["settings"]["training.retriever.learning_rate"] == 0.001]
+    records.write_text(json.dumps(apart + slow))
+    write_tables(load_study(path), Records(records), path.parent / "tables", "small.yaml")
+    cells = rows_of(table)
+    assert cells["together"][:5] == [""] * 5  # its search is not over
+    assert re.fullmatch(r"0\.\d{4}", cells["apart"][0])
+    assert "(mf has 1, all items has 1, apart has 1)" in table.read_text()
+
+
+def test_a_training_that_failed_is_named_and_not_chosen(path, trainer):
+    run_study(path, ["seeds=[1]"], 1, path.parent / "runs", Console(quiet=True))
+    records = path.parent / "tables" / RECORDS
+    rows = json.loads(records.read_text())
+    for row in rows:
+        if row["settings"]["training.retriever.learning_rate"] == 0.01:
+            row |= {"failed": "joint, epoch 1: loss is no number any more", "validation": {}, "test": {}, "ranks": {}}
+    records.write_text(json.dumps(rows))
+    table = run_study(path, ["seeds=[1]"], 1, path.parent / "runs", Console(quiet=True))
+    text = table.read_text()
+    assert "with seed 1: slow for mf, all items, apart, together." in text
+    assert "- Failed: mf, fast, seed 1: joint, epoch 1: loss is no number any more" in text
+
+
+def test_a_figure_over_an_axis_is_drawn_of_systems_that_have_a_place_on_it(path, trainer):
+    overrides = ["x=the axis", "systems.apart.x=1", "systems.together.x=10", "systems.together.line=another"]
+    table = run_study(path, overrides, 1, path.parent / "runs", Console(quiet=True))
+    assert (table.parent / "small.png").stat().st_size > 5000
+
+
+def test_ranks_are_kept_as_far_as_the_metrics_read_them():
+    ranks = np.random.default_rng(0).integers(1, 600, 5000)
+    ranks[::7] = MISSED
+    assert unpacked(packed(ranks)).tolist() == [rank if rank <= 20 else MISSED for rank in ranks]
+    with pytest.raises(ValueError, match="decompressing"):
+        unpacked("AAAA")
+    assert pl.Series(unpacked(packed(np.array([], np.int32)))).is_empty()

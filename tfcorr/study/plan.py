@@ -1,0 +1,87 @@
+"""What of a study is still to be done, and how long that may take."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from tfcorr.study.records import Record, Records
+from tfcorr.study.settings import Cell, Study
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to train; `ranker_alone` says whether its ranker is also measured over all items, `what` names it for people."""
+
+    cell: Cell
+    ranker_alone: bool
+    what: str
+
+
+def tasks(study: Study, records: Records) -> list[Task]:
+    """What can be trained now, in the order of the file: each system's search, and once that is done its other seeds."""
+    found: dict[str, Task] = {}
+    for dataset, system in study.rows():
+        for point, seed in _wanted(study, records, dataset, system):
+            cell = study.cell(dataset, system, point, seed)
+            alone = study.settings.systems[system].stage == "ranker" or (cell.key in found and found[cell.key].ranker_alone)
+            if not _is_done(records.of(cell), alone):
+                found[cell.key] = Task(cell, alone, f"{dataset}, {system}, {point}, seed {seed}")
+    return list(found.values())
+
+
+def chosen(study: Study, records: Records, dataset: str, system: str) -> str | None:
+    """The search's choice that is best on validation; None before all have been tried, or if all failed."""
+    points, first = study.settings.search, study.settings.seeds[0]
+    tried = {point: records.of(study.cell(dataset, system, point, first)) for point in points}
+    values = {point: record.validation[study.objective(system)] for point, record in tried.items() if record and not record.failed}
+    if not values or not all(tried.values()):
+        return None
+    return max(values, key=lambda point: values[point])
+
+
+def seeds_done(study: Study, records: Records, dataset: str, system: str) -> list[Record]:
+    """The records of a system's seeds, of those that are done, by the search's choice."""
+    point = chosen(study, records, dataset, system)
+    if point is None:
+        return []
+    found = [records.of(study.cell(dataset, system, point, seed)) for seed in study.settings.seeds]
+    stage = study.settings.systems[system].stage
+    return [each for each in found if each and _is_done(each, stage == "ranker") and not each.failed]
+
+
+def left(study: Study, records: Records, datasets: Collection[str]) -> int:
+    """How many cells of these data sets are still to be done, those included that wait for a search."""
+    waiting: set[frozenset[str]] = set()  # as keys of the cells that a search chooses from, for systems that share theirs
+    for dataset, system in study.rows():
+        if dataset in datasets and chosen(study, records, dataset, system) is None:
+            for seed in study.settings.seeds[1:]:
+                waiting.add(frozenset(study.cell(dataset, system, point, seed).key for point in study.settings.search))
+    return len([task for task in tasks(study, records) if task.cell.dataset in datasets]) + len(waiting)
+
+
+def cost(cell: Cell, records: Records, sizes: Mapping[str, int]) -> float:
+    """CPU seconds that a cell may take, by what others took an interaction: those of its kind if there are any.
+
+    Its kind is its towers and its training. sizes are the data sets' interactions.
+    """
+    known = [each for each in records.all() if each.cpu_seconds]
+    alike = [each for each in known if _kind(each.settings) == _kind(cell.explicit)]
+    nearest = [each for each in alike if each.dataset == cell.dataset] or alike or known
+    return sizes[cell.dataset] * median([each.cpu_seconds / each.sizes["interactions"] for each in nearest] or [1e-3])
+
+
+def _kind(settings: dict[str, object]) -> tuple[object, ...]:
+    return tuple(settings.get(name) for name in ("retriever.name", "ranker.name", "ranker.dim", "training.method"))
+
+
+def _wanted(study: Study, records: Records, dataset: str, system: str) -> Iterator[tuple[str, int]]:
+    first, *others = study.settings.seeds
+    for point in study.settings.search:
+        yield point, first
+    best = chosen(study, records, dataset, system)
+    if best is not None:
+        yield from ((best, seed) for seed in others)
+
+
+def _is_done(record: Record | None, ranker_alone: bool) -> bool:
+    return record is not None and (bool(record.failed) or not ranker_alone or "ranker" in record.ranks)

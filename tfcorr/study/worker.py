@@ -1,0 +1,94 @@
+"""One cell of a study, trained and measured in a process of its own: python -m tfcorr.study.worker."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import tensorflow as tf
+from rich.console import Console
+
+from tfcorr import runs
+from tfcorr.apart import job_of_parent
+from tfcorr.config import RunSettings
+from tfcorr.evaluation.compare import rank_column, read_ranks
+from tfcorr.files import read_intact, write_whole
+from tfcorr.history import best_epoch
+from tfcorr.settings import InputError
+from tfcorr.study import RESULT
+from tfcorr.training import Diverged
+
+CPU = "cpu.json"
+
+
+class CpuClock(tf.keras.callbacks.Callback):
+    """Keeps the CPU time of a run beside it, that of processes which were killed included but for their last epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / CPU
+        self.before = read_intact(self.path, lambda path: float(json.loads(path.read_text()))) if self.path.exists() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return self.before + used.ru_utime + used.ru_stime
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        """After each epoch."""
+        write_whole(self.path, lambda path: path.write_text(json.dumps(self.seconds)))
+
+
+def machine() -> str:
+    """The processor's name, and how many cores it has for us."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
+    """Trains, goes on with what was begun, and leaves what is to be recorded of it as result.json in the run's folder."""
+    folder = root / settings.name
+    clock = CpuClock(folder)
+    try:
+        run = runs.train(settings, root, Console(width=140), resume=folder.exists(), callbacks=[clock])
+    except Diverged as error:
+        _leave(folder, {"failed": str(error), "cpu_seconds": round(clock.seconds, 1)})
+        return
+    found = runs.evaluate(run, ranker_alone=ranker_alone)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    table = read_ranks(folder)
+    result = {
+        "data_sha256": provenance.pop("data_sha256"),
+        "sizes": {"users": found.users, "items": len(run.catalogue), "interactions": int(run.catalogue.counts.sum()) + 2 * found.users},
+        "validation": _rounded(best_epoch(folder)),
+        "test": {stage: _rounded(each) for stage, each in found.metrics.items()},
+        "ranks": {stage: rank_column(table, stage).tolist() for stage in found.metrics},
+        "epochs": pl.read_csv(folder / "history.csv").height,
+        "cpu_seconds": round(clock.seconds, 1),
+        "machine": machine(),
+        "versions": {name: provenance[name] for name in ("tfcorr", "tensorflow", "python")},
+    }
+    _leave(folder, result)
+
+
+def _leave(folder: Path, result: dict[str, Any]) -> None:
+    write_whole(folder / RESULT, lambda path: path.write_text(json.dumps(result)))
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in metrics.items()}
+
+
+if __name__ == "__main__":
+    job = job_of_parent()
+    try:
+        measure(RunSettings.parse(job["settings"]), Path(job["root"]), job["ranker_alone"])
+    except InputError as error:
+        sys.exit(f"error: {error}")
