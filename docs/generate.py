@@ -1,10 +1,11 @@
-"""Writes the reference pages from the code: settings.md from the typed settings, commands.md from the help.
+"""Writes what pages are made of: settings.md from the typed settings, commands.md from the help, the tables within results.md from studies.
 
 python docs/generate.py
 """
 
 import tfcorr  # isort: skip  # first, as it quietens TensorFlow
 
+import re
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from tfcorr import cli
 from tfcorr.config import RunSettings
+from tfcorr.study.settings import StudySettings, System
 from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.towers.layers import TowerSettings
 
@@ -42,7 +44,24 @@ def settings_page() -> str:
             rows = own | changed
             parts.append(f"### {name}\n")
             parts.append(_table(tower.Settings, set(tower.Settings.model_fields) - rows) if rows else "No others.\n")
+    parts.append("## A study\n")
+    parts.append("The YAML file that [`tfcorr study`](studies.md) takes.\n")
+    parts.append(_table(StudySettings, set()))
+    parts.append("A system has\n")
+    parts.append(_table(System, set()))
     return "\n".join(parts)
+
+
+def results_page() -> str:
+    """results.md with every study's tables as they are now, between the comments that name their file."""
+
+    def tables(match: re.Match[str]) -> str:
+        body = (HERE / match[1]).read_text(encoding="utf-8").split("\n", 1)[1].strip()  # without its heading
+        body = re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
+        body = re.sub(r"!\[(.*)\]\((.*)\)", r"![\1](studies/\2)", body)
+        return f"<!-- {match[1]} -->\n\n{body}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- (studies/\w+\.md) -->.*?<!-- end -->", tables, (HERE / "results.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def commands_page() -> str:
@@ -72,7 +91,7 @@ def _table(settings: type[BaseModel], without: set[str]) -> str:
     rows = ["| setting | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in settings.model_fields.items():
         if name not in without:
-            default = "the file's name" if (settings, name) == (RunSettings, "name") else _shown(_default(settings, name))
+            default = "the file's name" if name == "name" and settings in (RunSettings, StudySettings) else _shown(_default(settings, name))
             cells = (f"`{field.alias or name}`", _type(field.annotation) + _limits(field), default, field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
@@ -92,7 +111,7 @@ def _default(settings: type[BaseModel], name: str) -> Any:
 def _shown(value: Any) -> str:
     if value == "required":
         return value
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}, ""):
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -139,7 +158,7 @@ def _command(title: str, command: Any, context: Any) -> list[str]:
     return [*parts, *(["\n".join(rows) + "\n"] if len(rows) > 2 else [])]
 
 
-PAGES = {"settings.md": settings_page, "commands.md": commands_page}
+PAGES = {"settings.md": settings_page, "commands.md": commands_page, "results.md": results_page}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():

@@ -33,7 +33,7 @@ def cooperation():
     return script("cooperation")
 
 
-@pytest.mark.parametrize("page", ["settings.md", "commands.md"])
+@pytest.mark.parametrize("page", ["settings.md", "commands.md", "results.md"])
 def test_a_reference_page_is_what_the_code_says(generate, page):
     """If it is not: python docs/generate.py"""
     assert (ROOT / "docs" / page).read_text() == generate.PAGES[page]()

@@ -42,6 +42,19 @@ def test_a_study_takes_from_another_what_it_does_not_say_and_overrides_hold_for_
     assert settings.data.path.name == "there.csv"
 
 
+def test_a_system_starts_from_the_one_that_it_is_like(path):
+    other = path.parent / "other.yaml"
+    systems = "one: {like: together, settings: {ranker.dim: 4}}, two: {like: one, settings: {ranker: {mlp: [4]}}}, together: {like: mf, settings: {seed: 1}}"
+    other.write_text(f"like: small.yaml\ntitle: Other\nsystems: {{{systems}}}\n")
+    study = load_study(other)
+    assert study.cell("walks", "one", "fast", 1).settings.ranker.dim == 4
+    two = study.cell("walks", "two", "fast", 1).settings.ranker
+    assert (two.name, two.dim, two.attention, two.mlp) == ("din", 4, (8, 4), (4,))
+    assert study.cell("walks", "together", "fast", 1).settings.retriever.name == "mf"
+    with pytest.raises(InputError, match=r"other.yaml: one: like: there is no 'togethr' before it; did you mean 'together'\?"):
+        load_study(other, ["systems.one.like=togethr"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ Tree = dict[str, Any]  # settings of a run, nested or by names such as training.
 class System(Settings):
     """A row of the tables: what is trained, and which of its stages is measured."""
 
-    settings: Tree = Field({}, description="beside the study's base and the data set's")
+    like: str | None = Field(None, description="a system before it, or of the study that this one is like, whose settings it starts from")
+    settings: Tree = Field({}, description="over those, the study's base and the data set's")
     stage: Literal["retriever", "cascade", "ranker"] = Field("cascade", description="what is reported: ranker is over all items")
     against: str | None = Field(None, description="the system that it is compared with; by default the study's")
     line: str | None = Field(None, description="of the figure, where that is drawn over x")
@@ -31,7 +32,7 @@ class System(Settings):
 class StudySettings(Settings):
     """A study; the settings of a cell are the base's, the data set's, the system's and the search's, the later over the earlier."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="of the table's file; the YAML file's name by default")
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="of the tables' file")
     title: str = Field(description="the table's heading")
     about: str = Field("", description="Markdown above the tables")
     output: Path = Field(Path("studies"), description="the folder of the tables, the figures and cells.json")
@@ -47,7 +48,7 @@ class StudySettings(Settings):
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="of the runs; the search is of the first")
     against: str | None = Field(None, description="the system that the others are compared with")
     x: str | None = Field(None, description="what the figure's axis is, where systems have an x")
-    paper: dict[str, dict[str, str]] = Field({}, description="what the paper reports, by data set and system")
+    paper: dict[str, dict[str, str]] = Field({}, description="what a paper reports, by data set and system")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -129,13 +130,31 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Where it has `like: FILE`, another study beside it, it takes what it does not say of SHARED from there.
     """
     path = Path(path)
-    tree = read_yaml(path)
-    like = tree.pop("like", None)
+    tree = _systems_of(read_yaml(path), path)
+    like, others = tree.pop("like", None), dict[str, Any]()
     if like is not None:
-        other = read_yaml(path.parent / str(like))
-        tree = {name: other[name] for name in SHARED if name in other} | tree
+        other = _systems_of(read_yaml(path.parent / str(like)), path.parent / str(like))
+        tree, others = {name: other[name] for name in SHARED if name in other} | tree, other["systems"]
     for each in overrides:
         override(tree, each)
-    if "systems" not in tree:
+    settings = StudySettings.parse(tree, str(path))
+    known = {name: System.parse(each, f"{like}: systems.{name}") for name, each in others.items()}
+    for name, system in settings.systems.items():
+        known[name] = _complete(system, known, f"{path}: {name}")
+    return Study(settings.model_copy(update={"systems": {name: known[name] for name in settings.systems}}), str(path))
+
+
+def _systems_of(tree: Tree, path: Path) -> Tree:
+    """The same. Raises: InputError if it is no study's."""
+    if not isinstance(tree.get("systems"), dict):
         raise InputError(f"{path}: is no study, as it has no systems; train a single run with: tfcorr train {path}")
-    return Study(StudySettings.parse(tree, str(path)), str(path))
+    return tree
+
+
+def _complete(system: System, known: Mapping[str, System], where: str) -> System:
+    """The system with the settings of the one that it is like. Raises: InputError if there is no such one."""
+    if system.like is None:
+        return system
+    if system.like not in known:
+        raise InputError(f"{where}: like: there is no {system.like!r} before it; {nearest(system.like, list(known))}")
+    return system.model_copy(update={"settings": {**flat(known[system.like].settings), **flat(system.settings)}})
