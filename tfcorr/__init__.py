@@ -42,6 +42,7 @@ _PUBLIC = {
     "load_settings": "tfcorr.config",
     "open_run": "tfcorr.runs",
     "report": "tfcorr.reports",
+    "run_study": "tfcorr.study",
     "sampled_kl": "tfcorr.cooperation.losses",
     "sampled_log_softmax": "tfcorr.cooperation.losses",
     "search": "tfcorr.tuning",

@@ -1,6 +1,5 @@
 """One trial of a search, trained in a process of its own."""
 
-import runpy
 import statistics
 import sys
 from collections.abc import Sequence
@@ -73,6 +72,7 @@ def _train(job: Job) -> None:
     from tfcorr import runs
     from tfcorr.config import load_settings
     from tfcorr.stages import LAST_STAGE
+    from tfcorr.towers.own import register_own
 
     class MedianRule(tf.keras.callbacks.Callback):
         """Stops a poor trial."""
@@ -81,9 +81,7 @@ def _train(job: Job) -> None:
             """After each epoch."""
             self.model.stop_training |= is_poor_by_now(job, last)
 
-    for path in job.towers:
-        sys.path.insert(0, str(Path(path).parent))
-        runpy.run_path(path)
+    register_own(job.towers)
     settings = load_settings(job.pipeline, job.overrides, job.name)
     last = LAST_STAGE[settings.training.method]
     if job.stops and is_poor_by_now(job, last):

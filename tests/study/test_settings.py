@@ -44,7 +44,7 @@ def test_a_study_takes_from_another_what_it_does_not_say_and_overrides_hold_for_
 
 def test_a_system_starts_from_the_one_that_it_is_like(path):
     other = path.parent / "other.yaml"
-    systems = "one: {like: together, settings: {ranker.dim: 4}}, two: {like: one, settings: {ranker: {mlp: [4]}}}, together: {like: mf, settings: {seed: 1}}"
+    systems = "one: {like: together, settings: {ranker.dim: 4}}, two: {like: one, settings: {ranker: {mlp: [4]}}}, together: {like: mf}"
     other.write_text(f"like: small.yaml\ntitle: Other\nsystems: {{{systems}}}\n")
     study = load_study(other)
     assert study.cell("walks", "one", "fast", 1).settings.ranker.dim == 4

@@ -1,5 +1,6 @@
 """A study goes on from what is done, trains no cell twice, and takes the cheapest first."""
 
+import importlib
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from tfcorr import cli
 from tfcorr.files import locked
 from tfcorr.settings import InputError
 from tfcorr.study import run_study
+from tfcorr.towers import RETRIEVERS
 
 CELLS = 3 * (2 + 1)  # three trainings: a search of two, and another seed; `all items` shares those of `apart`
 
@@ -86,6 +88,16 @@ def test_another_setting_is_another_cell(path, trainer):
     assert len(trainer.trained) == 3
     go(path, "search={fast: {training.retriever.learning_rate: 0.01}}", "seeds=[1]", "base.sampler.pool=30")
     assert len(trainer.trained) == 6
+
+
+def test_towers_of_the_users_own_are_known_to_a_cells_process(path, trainer, monkeypatch):
+    (path.parent / "ours.py").write_text("import tfcorr\nclass Ours(tfcorr.RETRIEVERS['mf']): pass\n")
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.setitem(RETRIEVERS, "ours", importlib.import_module("ours").Ours)
+    towers = []
+    trainer.fail = lambda job: towers.extend(job["towers"])
+    go(path, "seeds=[1]", "only.walks=[mf]")
+    assert towers == [str(path.parent / "ours.py")] * 2
 
 
 def test_a_training_that_diverges_is_a_result_and_one_that_dies_is_not(path, trainer, capsys):

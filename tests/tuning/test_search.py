@@ -16,6 +16,7 @@ from tfcorr import cli, tuning
 from tfcorr.config import load_settings, save_settings
 from tfcorr.files import locked
 from tfcorr.settings import InputError
+from tfcorr.towers import RETRIEVERS
 from tfcorr.tuning import algorithms, figures, search, tuner
 
 SPACE = {"training.ranker.learning_rate": {"log_float": [1e-4, 1.0]}, "retriever.dim": {"choice": [4, 8, 16]}}
@@ -197,10 +198,10 @@ def test_a_search_that_began_otherwise_is_not_gone_on_with(pipeline, trained):
 def test_towers_of_the_users_own_are_known_by_their_files(pipeline, trained, monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text("import tfcorr\nclass Mine(tfcorr.RETRIEVERS['mf']): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(tuning.RETRIEVERS, "mine", importlib.import_module("mine").Mine)
+    monkeypatch.setitem(RETRIEVERS, "mine", importlib.import_module("mine").Mine)
     search(pipeline, 1, console=quiet)
     assert trained.jobs[0].towers == [str(tmp_path / "mine.py")]
-    monkeypatch.setattr(tuning.RETRIEVERS["mine"], "__module__", "__typed_in__")
+    monkeypatch.setattr(RETRIEVERS["mine"], "__module__", "__typed_in__")
     with pytest.raises(InputError, match="the tower 'mine' is defined in no file"):
         search(pipeline, 2, console=quiet)
 

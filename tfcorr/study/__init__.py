@@ -18,6 +18,7 @@ from tfcorr.study.plan import Task, cost, left, tasks
 from tfcorr.study.records import Record, Records, packed
 from tfcorr.study.settings import Study, load_study
 from tfcorr.study.tables import write_tables
+from tfcorr.towers.own import own_files
 
 RECORDS = "cells.json"
 RESULT = "result.json"  # what a cell's process leaves in its run's folder
@@ -99,7 +100,12 @@ class _Work:
         """Trains a cell in a process of its own. Raises: InputError if it could not; that it diverged is a result."""
         cell = task.cell
         settings = cell.settings.model_copy(update={"name": cell.key})
-        job = {"settings": settings.model_dump(mode="json"), "root": str(self.root), "ranker_alone": task.ranker_alone}
+        job = {
+            "settings": settings.model_dump(mode="json"),
+            "root": str(self.root),
+            "ranker_alone": task.ranker_alone,
+            "towers": own_files(),
+        }
         threads = str(max(1, (os.cpu_count() or 1) // self.processes))
         environment = {name: os.environ.get(name, threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
         self.root.mkdir(parents=True, exist_ok=True)

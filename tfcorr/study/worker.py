@@ -20,6 +20,7 @@ from tfcorr.files import read_intact, write_whole
 from tfcorr.history import best_epoch
 from tfcorr.settings import InputError
 from tfcorr.study import RESULT
+from tfcorr.towers.own import register_own
 from tfcorr.training import Diverged
 
 CPU = "cpu.json"
@@ -88,6 +89,7 @@ def _rounded(metrics: dict[str, float]) -> dict[str, float]:
 
 if __name__ == "__main__":
     job = job_of_parent()
+    register_own(job["towers"])
     try:
         measure(RunSettings.parse(job["settings"]), Path(job["root"]), job["ranker_alone"])
     except InputError as error:

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.search_space import Algorithm
 from tfcorr.settings import InputError, nearest
 from tfcorr.stages import MONITORED_K
-from tfcorr.towers import RANKERS, RETRIEVERS
+from tfcorr.towers.own import own_files
 from tfcorr.trial import Job
 from tfcorr.tuning.algorithms import check_bracket, oracle_of
 from tfcorr.tuning.figures import draw
@@ -96,7 +94,7 @@ def search(
     oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
     if algorithm == "hyperband":
         check_bracket(oracle, trials, combinations(settings.search))
-    job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", _files_of_towers())
+    job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", own_files())
     with nullcontext() if this == "worker" else locked(root / f".{folder.name}.lock", others_wait=False):
         began = _beginnings(settings, algorithm, objective)
         if this == "worker":
@@ -163,18 +161,6 @@ def _check_training(settings: RunSettings, algorithm: Algorithm) -> None:
         )
     if algorithm == "hyperband" and (settings.training.method == "two-stage" or settings.training.start == "retriever"):
         raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
-
-
-def _files_of_towers() -> list[str]:
-    """The files that register towers which are not tfcorr's own. Raises: InputError if one stands in no file."""
-    files = []
-    for name, tower in (RETRIEVERS | RANKERS).items():
-        if tower.__module__.partition(".")[0] != "tfcorr":
-            file = getattr(sys.modules.get(tower.__module__), "__file__", None)
-            if file is None:
-                raise InputError(f"the tower {name!r} is defined in no file, from which a trial's process could load it; move it to one")
-            files.append(os.path.abspath(file))
-    return sorted(set(files))
 
 
 def _beginnings(settings: RunSettings, algorithm: Algorithm, objective: str) -> dict[str, Any]:
