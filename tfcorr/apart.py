@@ -1,4 +1,4 @@
-"""Work in a process of its own, which ends when the process that began it does, and that takes nothing else with it if it dies."""
+"""Work in a process of its own, which ends when the process that began it does, and takes nothing else with it if it dies."""
 
 import json
 import os
@@ -14,40 +14,57 @@ from typing import Any
 from tfcorr.settings import InputError
 
 
-def run_apart(module: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Runs a module in a new process, which reads the job by `job_of_parent`; what it prints is added to the log.
+class Apart:
+    """A module at work in a new process, which reads its job by `job_of_parent`; what it prints is added to the log.
 
-    Raises: InputError, with its last words, if it failed; KeyboardInterrupt if Ctrl-C ended it.
+    If TensorFlow ends it by a segmentation fault, as it does by chance now and then, it is begun once more.
     """
-    begins = log.stat().st_size if log.exists() else 0
-    code = _run(module, job, log, environment)
-    if code == -signal.SIGSEGV:  # which TensorFlow may come to by chance; a run goes on from its last epoch
-        code = _run(module, job, log, environment)
-    if code == 0:
-        return
-    if code == -signal.SIGINT:
-        raise KeyboardInterrupt
-    said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
-    if code < 0:
-        said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if code == -signal.SIGKILL else ""))
-    raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
 
+    def __init__(self, module: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        """environment is beside this process's own."""
+        self._command, self._job, self._log = [sys.executable, "-P", "-m", module], job, log
+        self._environment = {**os.environ, **(environment or {})}
+        self._begins = log.stat().st_size if log.exists() else 0
+        self._is_second = False
+        self._process = self._start()
 
-def _run(module: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None) -> int:
-    with log.open("a") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            bufsize=0,
-            env={**os.environ, **(environment or {})},
-        )
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("a") as output:
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, env=self._environment)
         assert process.stdin
-        with process, process.stdin:  # which stays open for as long as this process lives
-            with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(job).encode() + b"\n")
-            return process.wait()
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(self._job).encode() + b"\n")  # and it stays open for as long as this process lives
+        return process
+
+    def has_ended(self, timeout: float | None = None) -> bool:
+        """Waits so many seconds, or for as long as it takes; whether the work has ended by then."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        if code == -signal.SIGSEGV and not self._is_second:
+            self._is_second = True
+            self._process = self._start()
+            return self.has_ended(timeout)
+        return True
+
+    def outcome(self) -> None:
+        """How it ended. Raises: InputError, with its last words, if it failed; KeyboardInterrupt if Ctrl-C ended it."""
+        code = self._process.returncode
+        if code == 0:
+            return
+        if code == -signal.SIGINT:
+            raise KeyboardInterrupt
+        said = self._log.read_bytes()[self._begins :].decode(errors="replace").strip().splitlines()
+        if code < 0:
+            said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if code == -signal.SIGKILL else ""))
+        raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
+
+    def end(self) -> None:
+        """Ends the work, if it has not ended, and waits for that."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def job_of_parent() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One run = one YAML file = one tree of typed, frozen settings."""
 
+import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -202,16 +203,36 @@ class RunSettings(Settings):
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key that stands twice in a mapping is an error, where PyYAML would take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: list[Any] = []
-        for node_of_key, _ in node.value:
-            if node_of_key.tag == "tag:yaml.org,2002:merge":  # <<, whose settings those beside it may override
-                continue
-            key = self.construct_object(node_of_key)
-            if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node_of_key.start_mark)
-            keys.append(key)
-        return super().construct_mapping(node, deep)
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts what `<<` names into the mapping; what stands there before must have each key once."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            keys: list[Any] = []
+            for key_node, _ in node.value:
+                key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node)
+                if key in keys:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
+                keys.append(key)
+        super().flatten_mapping(node)
+
+
+def _copy(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """YAML's values with nothing shared, however anchors were used. Raises: ValueError for keys that are no text, or what holds itself."""
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in above:
+        raise ValueError("an anchor stands within itself")
+    above = (*above, id(value))
+    if isinstance(value, list):
+        return [_copy(each, above) for each in value]
+    odd = next((key for key in value if not isinstance(key, str)), None)
+    if odd is not None:
+        raise ValueError(f"the key {json.dumps(odd, default=str)} is no text; write it in quotes")
+    return {key: _copy(each, above) for key, each in value.items()}
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> RunSettings:
@@ -227,7 +248,7 @@ def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | N
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A YAML file's settings with the overrides applied, not validated yet; their name is the file's by default. Raises: InputError."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        tree = _copy(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; give the path of a pipeline, or write one: tfcorr init TABLE") from None
     except (OSError, UnicodeDecodeError) as error:

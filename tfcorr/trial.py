@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tfcorr.apart import job_of_parent, run_apart
+from tfcorr.apart import Apart, job_of_parent
 from tfcorr.files import locked
 from tfcorr.settings import InputError
 
@@ -36,7 +36,12 @@ class Job:
 
 def train_apart(job: Job) -> None:
     """Trains a job in a new process; what it prints goes to a log beside the run. Raises: InputError, with its last words, if it failed."""
-    run_apart(__name__, asdict(job), job.folder.with_name(f"{job.name}.log"))
+    work = Apart(__name__, asdict(job), job.folder.with_name(f"{job.name}.log"))
+    try:
+        work.has_ended()
+    finally:
+        work.end()
+    work.outcome()
 
 
 def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:

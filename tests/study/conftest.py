@@ -18,7 +18,8 @@ base:
   sampler: {pool: 20, samples: 5}
   training: {epochs: 1, batch_size: 64}
   evaluation: {retrieve: 25, exclude_seen: true, k: [5, 20], batch_size: 16}
-datasets: {walks: {}}
+datasets: {walks: {}, other: {data.path: elsewhere.csv}}
+only: {other: []}
 search:
   slow: {training.retriever.learning_rate: 0.001}
   fast: {training.retriever.learning_rate: 0.01}
@@ -60,23 +61,40 @@ def result_of(settings, ranker_alone, checksum):
         "epochs": 1,
         "cpu_seconds": 36.0 if settings["retriever"]["name"] == "mf" else 72.0,
         "machine": "a machine",
-        "versions": {"tfcorr": "0"},
+        "versions": {"tfcorr": "0.1", "tensorflow": "2", "python": "3"},
     }
 
 
 class Trainer:
-    """Stands for `run_apart`: notes each cell's settings, and leaves its result; `fail` may raise instead."""
+    """Stands for `Apart`: notes each cell's settings, and leaves its result; `fail` may raise instead."""
 
     def __init__(self, checksum):
         self.checksum, self.trained, self.fail = checksum, [], lambda job: None
 
     def __call__(self, module, job, log, environment):
-        settings = job["settings"]
-        self.fail(job)
-        self.trained.append((settings["retriever"]["name"], settings["training"]["method"], settings["seed"], job["ranker_alone"]))
-        folder = log.with_suffix("")
+        return Cell(self, job, log)
+
+
+class Cell:
+    """The training of one cell, which has ended as soon as it is asked."""
+
+    def __init__(self, trainer, job, log):
+        self.trainer, self.job, self.log = trainer, job, log
+        self.log.write_text("")
+
+    def has_ended(self, timeout):
+        return True
+
+    def end(self):
+        pass
+
+    def outcome(self):
+        settings, alone = self.job["settings"], self.job["ranker_alone"]
+        self.trainer.fail(self.job)
+        self.trainer.trained.append((settings["retriever"]["name"], settings["training"]["method"], settings["seed"], alone))
+        folder = self.log.with_suffix("")
         folder.mkdir()
-        (folder / study.RESULT).write_text(json.dumps(result_of(settings, job["ranker_alone"], self.checksum)))
+        (folder / study.RESULT).write_text(json.dumps(result_of(settings, alone, self.trainer.checksum)))
 
 
 @pytest.fixture
@@ -85,7 +103,6 @@ def trainer(path, monkeypatch):
     from tfcorr.data.sources import load
     from tfcorr.study.settings import load_study
 
-    cell = load_study(path).cell("walks", "mf", "slow", 1)
-    found = Trainer(load(cell.settings.data).checksum)
-    monkeypatch.setattr(study, "run_apart", found)
+    found = Trainer(load(load_study(path).example("walks").settings.data).checksum)
+    monkeypatch.setattr(study, "Apart", found)
     return found

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from tfcorr.config import load_settings
+from tfcorr.data.interactions import DataSettings
 from tfcorr.settings import InputError
-from tfcorr.study.settings import load_study
+from tfcorr.study.settings import PLACES, load_study
 
 
 def test_later_parts_override_earlier_ones(path):
@@ -22,6 +23,51 @@ def test_a_cell_is_the_same_wherever_its_data_lie(path):
     assert here.key == there.key
     assert here.settings != there.settings
     assert here.key == load_study(path).cell("walks", "all items", "slow", 1).key
+
+
+def test_a_default_that_is_written_out_makes_no_other_cell(path):
+    cell = load_study(path).cell("walks", "apart", "slow", 1)
+    for override in ("base.training.patience=5", "systems.apart.settings.retriever.name=sasrec", "base.sampler.temperature=1"):
+        assert load_study(path, [override]).cell("walks", "apart", "slow", 1).key == cell.key
+
+
+def test_no_place_of_data_is_part_of_a_cell():
+    places = {f"data.{name}" for name in _paths(DataSettings)} | {f"data.{each}.path" for each in ("titles", "items", "users")}
+    assert set(PLACES) == places
+
+
+def _paths(settings):
+    return [name for name, field in settings.model_fields.items() if "Path" in str(field.annotation)]
+
+
+def test_what_anchors_share_is_overridden_apart(path):
+    study = load_study(path, ["systems.apart.settings.ranker.dim=4"])
+    assert study.cell("walks", "apart", "slow", 1).settings.ranker.dim == 4
+    assert study.cell("walks", "all items", "slow", 1).settings.ranker.dim == 8
+
+
+def test_an_override_finds_its_place_however_the_file_names_it(path):
+    path.write_text(path.read_text().replace("  history_length: 6\n", "  history_length: 6\n  evaluation.batch_size: 8\n"))
+    assert load_study(path, ["base.evaluation.batch_size=4"]).example("walks").settings.evaluation.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: A\nsystems: [a]\ndatasets: {a: {}}", 'systems: expected a mapping that holds something, received ["a"]'),
+        ("title: A\nsystems:\ndatasets: {a: {}}", "systems: expected a mapping that holds something, received null"),
+        ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {0.1: {}}", "the key 0.1 is no text; write it in quotes"),
+        ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {'0.1': {}}", "search.0.1"),
+        ("title: A\nsystems: {a: {settings: {training: {on: 1}}}}\ndatasets: {a: {}}", "the key true is no text"),
+        ("title: A\nbase: &b {x: *b}\nsystems: {a: {}}\ndatasets: {a: {}}", "an anchor stands within itself"),
+        ("title: A\nsystems: {a: 3}\ndatasets: {a: {}}", "systems.a: "),
+        ("title: A\nlike: small.yaml\nsystems: {a: {}}", "like: small.yaml leads back to it"),
+    ],
+)
+def test_a_file_of_another_shape_is_told(path, text, message):
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_study(path)
 
 
 @pytest.mark.parametrize("override", ["base.history_length=7", "base.data.min_interactions=4", "systems.apart.settings.ranker.dim=4"])
@@ -51,6 +97,11 @@ def test_a_system_starts_from_the_one_that_it_is_like(path):
     two = study.cell("walks", "two", "fast", 1).settings.ranker
     assert (two.name, two.dim, two.attention, two.mlp) == ("din", 4, (8, 4), (4,))
     assert study.cell("walks", "together", "fast", 1).settings.retriever.name == "mf"
+    assert study.settings.systems["together"].stage == "retriever"
+    third = path.parent / "third.yaml"
+    third.write_text("like: other.yaml\ntitle: Third\nsystems: {three: {like: two, settings: {ranker.dim: 5}}}\n")
+    assert load_study(third).cell("walks", "three", "fast", 1).settings.ranker.mlp == (4,)
+    assert load_study(third).cell("walks", "three", "fast", 1).settings.ranker.dim == 5
     with pytest.raises(InputError, match=r"other.yaml: one: like: there is no 'togethr' before it; did you mean 'together'\?"):
         load_study(other, ["systems.one.like=togethr"])
 
@@ -61,12 +112,27 @@ def test_a_system_starts_from_the_one_that_it_is_like(path):
         (["against=aprt"], "there is no 'aprt'; did you mean 'apart'?"),
         (["only.wlks=[mf]"], "there is no 'wlks'; did you mean 'walks'?"),
         (["only.walks=[mff]"], "there is no 'mff'; did you mean 'mf'?"),
-        (["paper.walks.toget=1"], "paper.walks.toget: Input should be a valid string"),
+        (["paper.walks.toget=1"], "there is no 'toget'; did you mean 'together'?"),
         (["base.sampler.pol=1"], "walks, mf: unknown setting 'sampler.pol'; did you mean 'pool'?"),
         (["base.retriever=4"], "walks, mf: 'retriever' is a value and has no settings below it"),
-        (["systems.mf.stage=middle"], "systems.mf.stage: Input should be 'retriever', 'cascade' or 'ranker'"),
+        (["systems.mf.stage=middle"], "systems.mf.stage: Input should be 'retriever', 'cascade', 'blend' or 'ranker' (received: 'middle')"),
         (["seeds=[]"], "seeds: "),
         (["search={}"], "search: "),
+        (["seeds=[1, 2, 1]"], "seeds: one stands twice in [1, 2, 1]"),
+        (["seeds=[true]"], "seeds.0: Input should be a valid integer (received: True)"),
+        (["only.walks=[mf, mf]"], "only.walks: one stands twice in ['mf', 'mf']"),
+        (
+            ["systems.mf.settings.evaluation.retrieve=30"],
+            "systems.mf: evaluation.retrieve must be the same for all systems",
+        ),
+        (["search.slow.seed=3"], "search.slow: seed must be the same for all systems"),
+        (["base.evaluation.k=[5]"], "walks, mf: evaluation.k is [5], but the tables are of 20; add it"),
+        (["systems.apart.stage=blend"], "walks, apart: stage: blend needs evaluation.blend: true"),
+        (["systems.mf.x=3"], "x: a figure over an axis needs the axis' name"),
+        (["x=size"], "x: a figure over an axis needs the axis' name, and an x of systems"),
+        (["title="], "title: "),
+        (["systems.aprt.stage=cascade"], "--set systems.aprt.stage=cascade: systems has no 'aprt'; did you mean 'apart'?"),
+        (["search.slw.seed=3"], "--set search.slw.seed=3: search has no 'slw'; did you mean 'slow'?"),
         (["sed=[1]"], "unknown setting 'sed'; did you mean 'seeds'?"),
     ],
 )

@@ -12,7 +12,7 @@ from rich.console import Console
 from tfcorr import cli
 from tfcorr.files import locked
 from tfcorr.settings import InputError
-from tfcorr.study import run_study
+from tfcorr.study import run_study, worker
 from tfcorr.towers import RETRIEVERS
 
 CELLS = 3 * (2 + 1)  # three trainings: a search of two, and another seed; `all items` shares those of `apart`
@@ -36,7 +36,7 @@ def test_the_seeds_are_trained_by_the_choice_that_is_best_on_validation(path, tr
     go(path)
     rows = json.loads((path.parent / "tables" / "cells.json").read_text())
     seconds = [row["settings"] for row in rows if row["settings"]["seed"] == 2]
-    assert {each["training.retriever.learning_rate"] for each in seconds} == {0.01}
+    assert {each.get("training.retriever.learning_rate") for each in seconds} == {0.01}
 
 
 @pytest.mark.parametrize("done", [1, 4, 6, 8])
@@ -77,7 +77,7 @@ def test_several_are_trained_at_once(path, trainer):
 def test_other_studies_share_its_cells(path, trainer):
     go(path)
     system = "small: {settings: {ranker: {name: din, dim: 8, attention: [8, 4], mlp: [8]}}}"
-    (path.parent / "another.yaml").write_text(f"title: Another\nlike: small.yaml\nsystems:\n  {system}\n")
+    (path.parent / "another.yaml").write_text(f"title: Another\nlike: small.yaml\nonly: {{other: []}}\nsystems:\n  {system}\n")
     table = go(path.parent / "another.yaml")
     assert len(trainer.trained) == CELLS
     assert "| small | 0." in table.read_text()
@@ -100,26 +100,46 @@ def test_towers_of_the_users_own_are_known_to_a_cells_process(path, trainer, mon
     assert towers == [str(path.parent / "ours.py")] * 2
 
 
-def test_a_training_that_diverges_is_a_result_and_one_that_dies_is_not(path, trainer, capsys):
+def test_a_training_that_dies_is_left_for_the_next_time(path, trainer, capsys):
     def dies(job):
         if job["settings"]["training"]["method"] == "corr":
             raise InputError("ended by SIGKILL")
 
     trainer.fail = dies
-    console = Console(width=200)
-    run_study(path, (), 1, path.parent / "runs", console)
-    assert "together, slow, seed 1: ended by SIGKILL; the same command tries it again" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"3 cells are not done: walks, together, slow, seed 1: ended by SIGKILL \(its log is .*log\); "):
+        run_study(path, (), 1, path.parent / "runs", Console(width=200))
+    assert "walks, together, fast, seed 1: ended by SIGKILL" in capsys.readouterr().out
     assert len(trainer.trained) == 6
     trainer.fail = lambda job: None
     go(path)
     assert len(trainer.trained) == CELLS
 
 
-def test_data_that_are_not_there_leave_their_cells_empty(path, trainer, capsys):
-    overrides = ["datasets.other.data.path=nowhere.csv", "seeds=[1]"]
-    table = run_study(path, overrides, 1, path.parent / "runs", Console(width=200))
-    assert re.search(r"other: its cells are left as they are: .*nowhere.csv: there is no such file", capsys.readouterr().out)
-    assert "No cell is done yet." in table.read_text()
+def test_data_that_are_not_there_leave_their_cells_empty(path, trainer):
+    with pytest.raises(InputError, match=r"small.md: 9 cells are not done: other: .*elsewhere.csv: there is no such file"):
+        go(path, "only={}")
+    assert len(trainer.trained) == CELLS
+    assert "No cell is done yet." in (path.parent / "tables" / "small.md").read_text()
+
+
+def test_what_a_kill_left_of_cells_that_are_done_is_removed(path, trainer):
+    go(path)
+    runs = path.parent / "runs" / "study"
+    key = json.loads((path.parent / "tables" / "cells.json").read_text())[0]["key"]
+    for name in (key, ".half-removed.replaced-7", "another"):
+        (runs / name).mkdir()
+    go(path)
+    assert [each.name for each in runs.iterdir() if each.is_dir()] == ["another"]
+
+
+def test_data_that_change_meanwhile_are_no_cells_of_the_same_table(path, trainer):
+    def changes(job):
+        trainer.checksum = "1" * 64 if len(trainer.trained) == 3 else trainer.checksum
+
+    trainer.fail = changes
+    with pytest.raises(InputError, match=r"the data's SHA-256 is 1{12}…, that of the cells in"):
+        go(path)
+    assert len(json.loads((path.parent / "tables" / "cells.json").read_text())) == 3
 
 
 def test_other_data_of_the_same_name_are_refused(path, trainer):
@@ -130,21 +150,22 @@ def test_other_data_of_the_same_name_are_refused(path, trainer):
 
 
 def test_one_process_at_a_time_has_a_study(path, trainer):
-    with locked(path.parent / "tables" / ".lock"), pytest.raises(InputError, match="another process holds this lock"):
-        go(path)
+    for lock in (path.parent / "tables" / ".lock", path.parent / "runs" / "study" / ".lock"):
+        with locked(lock), pytest.raises(InputError, match="another process holds this lock"):
+            go(path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"key": 1}]', "[1]"])
+@pytest.mark.parametrize("text", ["", "{}", "[{}]", '[{"key": 1}]', "[1]", "[" * 10_000])
 def test_damaged_records_are_told(path, trainer, text):
     (path.parent / "tables").mkdir()
     (path.parent / "tables" / "cells.json").write_text(text)
-    with pytest.raises(InputError, match=r"cells.json: is not there, or is damaged"):
+    with pytest.raises(InputError, match=r"cells.json: is not there, or is damaged: .*; bring an earlier one back, or remove it"):
         go(path)
 
 
 def test_a_cell_is_trained_and_measured_in_a_process_of_its_own(path, monkeypatch, capsys):
     monkeypatch.setattr(cli.console, "width", 200)
-    overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 0.01}}", "only.walks=[all items]"]
+    overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 0.01}}", "only={walks: [all items], other: []}"]
     options = [each for override in overrides for each in ("--set", override)]
     cli.app(["study", "small.yaml", *options, "--processes", "2", "--root", "runs"], standalone_mode=False)
     printed = capsys.readouterr().out
@@ -154,3 +175,25 @@ def test_a_cell_is_trained_and_measured_in_a_process_of_its_own(path, monkeypatc
     assert set(record["ranks"]) == {"retriever", "cascade", "ranker"}
     assert record["cpu_seconds"] > 1
     assert record["sizes"] == {"users": 60, "items": 40, "interactions": 697}
+
+
+def test_a_training_that_diverges_is_a_result(path):
+    overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 1e30}}", "only={walks: [together], other: []}"]
+    table = go(path, *overrides).read_text()
+    assert re.search(r"- Failed: together, fast, seed 1: joint, epoch 1: .* is no number any more; lower the learning rates\.", table)
+    assert "- Data: 60 users, 40 items, 697 interactions" in table
+    go(path, *overrides)
+    assert len(json.loads((path.parent / "tables" / "cells.json").read_text())) == 1
+
+
+def test_what_was_begun_is_gone_on_with_only_if_all_is_as_it_was(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    assert worker.can_go_on(folder, trained.settings)
+    assert not worker.can_go_on(folder, trained.settings.model_copy(update={"seed": 9}))
+    provenance = json.loads((folder / "provenance.json").read_text())
+    for changed in ({"tfcorr": "0.0"}, {"data_sha256": "0"}):
+        (folder / "provenance.json").write_text(json.dumps(provenance | changed))
+        assert not worker.can_go_on(folder, trained.settings)
+    (folder / "provenance.json").unlink()
+    assert not worker.can_go_on(folder, trained.settings)

@@ -58,10 +58,11 @@ def test_the_change_and_its_p_are_of_the_users_means_over_seeds(table):
 def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
     text = table.read_text()
     assert "- Data: 50 users, 40 items, 700 interactions" in text
-    assert "- Chosen of 2 settings on validation, with seed 1: fast for mf, all items, apart, together." in text
-    assert "- 0.1 CPU hours for 9 trainings, on a machine." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
+    assert "- Chosen of 2 settings by NDCG@20 on validation with seed 1" in text
+    assert "cascade's: fast for mf, all items, apart, together." in text
+    assert "- 0.1 CPU hours for 9 trainings, on a machine; tfcorr 0.1, TensorFlow 2." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
     assert re.search(r"- Command: `tfcorr study .*small.yaml --set datasets.walks.data.path=FILE`", text)
-    assert "of seeds 1, 2; change" in text
+    assert "of seeds 1, 2. Change" in text
     assert (table.parent / "small.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,9 +70,9 @@ def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
     records = path.parent / "tables" / RECORDS
     rows = [row for row in json.loads(records.read_text()) if row["settings"]["seed"] == 1]
     apart = [row for row in rows if row["settings"].get("training.method") == "two-stage"]
-    slow = [row for row in rows if row not in apart and row["settings"]["training.retriever.learning_rate"] == 0.001]
+    slow = [row for row in rows if row not in apart and "training.retriever.learning_rate" not in row["settings"]]
     records.write_text(json.dumps(apart + slow))
-    write_tables(load_study(path), Records(records), path.parent / "tables", "small.yaml")
+    write_tables(load_study(path), Records(records), path.parent / "tables", ["small.yaml"])
     cells = rows_of(table)
     assert cells["together"][:5] == [""] * 5  # its search is not over
     assert re.fullmatch(r"0\.\d{4}", cells["apart"][0])
@@ -83,12 +84,12 @@ def test_a_training_that_failed_is_named_and_not_chosen(path, trainer):
     records = path.parent / "tables" / RECORDS
     rows = json.loads(records.read_text())
     for row in rows:
-        if row["settings"]["training.retriever.learning_rate"] == 0.01:
+        if "training.retriever.learning_rate" in row["settings"]:
             row |= {"failed": "joint, epoch 1: loss is no number any more", "validation": {}, "test": {}, "ranks": {}}
     records.write_text(json.dumps(rows))
     table = run_study(path, ["seeds=[1]"], 1, path.parent / "runs", Console(quiet=True))
     text = table.read_text()
-    assert "with seed 1: slow for mf, all items, apart, together." in text
+    assert "cascade's: slow for mf, all items, apart, together." in text
     assert "- Failed: mf, fast, seed 1: joint, epoch 1: loss is no number any more" in text
 
 

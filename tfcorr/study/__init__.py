@@ -2,15 +2,16 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from tfcorr.apart import run_apart
+from tfcorr.apart import Apart
 from tfcorr.data.sources import load
 from tfcorr.files import locked, read_intact, remove_whole
 from tfcorr.settings import InputError
@@ -27,103 +28,120 @@ RESULT = "result.json"  # what a cell's process leaves in its run's folder
 def run_study(
     path: str | Path, overrides: Sequence[str] = (), processes: int = 1, root: Path = Path("saved_models"), console: Console | None = None
 ) -> Path:
-    """Trains what of a study is not done yet, the cheapest first, and writes its tables and figures; returns the tables' path.
+    """Trains what of a study is not done yet, the cheapest first, and writes its tables and figure; returns the tables' path.
 
     Every cell that is done stands in `cells.json` beside the tables, which is written anew after each: killed, or taken to
     another machine with that file, the study goes on from there. A cell that was begun goes on from its last epoch, in `root`.
 
     Args: processes, how many cells are trained at once, each by its share of the processor's cores.
-    Raises: InputError, also where the data are not those of the cells that are done.
+    Raises: InputError, also where a cell could not be trained, once all others are.
     """
-    study = load_study(path, overrides)
-    output = study.settings.output
-    with locked(output / ".lock", others_wait=False):
+    study, folder = load_study(path, overrides), Path(root) / "study"
+    output, console = study.settings.output, console or Console(markup=False)
+    with locked(folder / ".lock", others_wait=False), locked(output / ".lock", others_wait=False):
         records = Records(output / RECORDS)
-        work = _Work(study, records, root / "study", processes, console or Console())
-        work.go_on(str(path))
-        return write_tables(study, records, output, str(path))
+        work = _Work(study, records, folder, processes, console, [str(path), *overrides])
+        problems = work.go_on()
+        table = work.write()
+    if problems:
+        raise InputError(f"{table}: {left(study, records)} cells are not done: {'; '.join(problems)}")
+    return table
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The training of a study's cells."""
+    """The training of a study's cells; `command` is the study's file and the overrides."""
 
     study: Study
     records: Records
     root: Path
     processes: int
     console: Console
+    command: list[str]
 
-    def go_on(self, origin: str) -> None:
-        """Trains until nothing is left that can be."""
-        here, given_up = self._sizes(), set[str]()
-        with ThreadPoolExecutor(self.processes) as pool:
-            running: dict[Future[Record], Task] = {}
+    def go_on(self) -> list[str]:
+        """Trains until nothing is left that can be; returns what went wrong."""
+        self._tidy()
+        sizes, problems = self._sizes()
+        running: list[tuple[Task, Apart]] = []
+        given_up: set[str] = set()
+        self._say(
+            f"{left(self.study, self.records)} cells are left, {len(self.records.all())} stand in {self.records.path}; logs in {self.root}"
+        )
+        try:
             while True:
-                busy = {task.cell.key for task in running.values()} | given_up
-                free = [task for task in tasks(self.study, self.records) if task.cell.dataset in here and task.cell.key not in busy]
-                free.sort(key=lambda task: cost(task.cell, self.records, here))
-                for task in free[: self.processes - len(running)]:
-                    self._say(f"begins: {task.what}")
-                    running[pool.submit(self._train, task)] = task
+                busy = {task.cell.key for task, _ in running} | given_up
+                free = [task for task in tasks(self.study, self.records) if task.cell.dataset in sizes and task.cell.key not in busy]
+                free.sort(key=lambda task: cost(task.cell, self.records, sizes))
+                running += [(task, self._begin(task)) for task in free[: self.processes - len(running)]]
                 if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    try:
-                        self._keep(future.result(), task, here)
-                        write_tables(self.study, self.records, self.study.settings.output, origin)
-                    except InputError as error:
-                        given_up.add(task.cell.key)
-                        self._say(f"{task.what}: {error}; the same command tries it again")
+                    return problems
+                task, apart = next(each for each in cycle(running) if each[1].has_ended(1 / len(running)))
+                running.remove((task, apart))
+                try:
+                    self._keep(task, apart, sizes)
+                except InputError as error:
+                    given_up.add(task.cell.key)
+                    problems.append(f"{task.what}: {error} (its log is {self._log(task)})")
+                    self._say(problems[-1])
+        finally:
+            for _, apart in running:
+                apart.end()
 
-    def _sizes(self) -> dict[str, int]:
-        """The interactions of the data sets that can be read. Raises: InputError if one is another than that of the cells done."""
-        found = {}
-        for name, settings in {task.cell.dataset: task.cell.settings.data for task in tasks(self.study, self.records)}.items():
+    def write(self) -> Path:
+        """Writes the tables of what is done."""
+        return write_tables(self.study, self.records, self.study.settings.output, self.command)
+
+    def _tidy(self) -> None:
+        """Removes the runs of cells that are done, and what a kill left half removed."""
+        done = {record.key for record in self.records.all()}
+        for path in self.root.iterdir():
+            if path.is_dir() and (path.name in done or path.name.startswith(".")):
+                shutil.rmtree(path)
+
+    def _sizes(self) -> tuple[dict[str, int], list[str]]:
+        """The interactions of the data sets that can be read, and why others cannot. Raises: InputError for other data than were."""
+        sizes, problems = {}, []
+        for name in dict.fromkeys(task.cell.dataset for task in tasks(self.study, self.records)):
             try:
-                data = load(settings)
+                data = load(self.study.example(name).settings.data)
             except InputError as error:
-                self._say(f"{name}: its cells are left as they are: {error}")
+                problems.append(f"{name}: {error}")
                 continue
-            checksum = data.checksum
-            other = next((each for each in self.records.all() if each.dataset == name and each.data_sha256 not in ("", checksum)), None)
-            if other:
-                raise InputError(
-                    f"{name}: the data's SHA-256 is {checksum[:12]}…, that of the cells in {self.records.path} {other.data_sha256[:12]}…; "
-                    "bring those data back, or give the data set another name"
-                )
-            found[name] = len(data.histories.items)
-        return found
+            self.records.check(self.study.example(name), data.checksum)
+            sizes[name] = len(data.histories.items)
+        return sizes, problems
 
-    def _train(self, task: Task) -> Record:
-        """Trains a cell in a process of its own. Raises: InputError if it could not; that it diverged is a result."""
-        cell = task.cell
-        settings = cell.settings.model_copy(update={"name": cell.key})
-        job = {
-            "settings": settings.model_dump(mode="json"),
-            "root": str(self.root),
-            "ranker_alone": task.ranker_alone,
-            "towers": own_files(),
-        }
+    def _log(self, task: Task) -> Path:
+        return self.root / f"{task.cell.key}.log"
+
+    def _begin(self, task: Task) -> Apart:
+        """Begins to train a cell in a process of its own."""
+        settings = task.cell.settings.model_copy(update={"name": task.cell.key}).model_dump(mode="json")
+        job = {"settings": settings, "root": str(self.root), "ranker_alone": task.ranker_alone, "towers": own_files()}
         threads = str(max(1, (os.cpu_count() or 1) // self.processes))
         environment = {name: os.environ.get(name, threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
-        self.root.mkdir(parents=True, exist_ok=True)
-        run_apart("tfcorr.study.worker", job, self.root / f"{cell.key}.log", environment if self.processes > 1 else None)
-        result = read_intact(self.root / cell.key / RESULT, lambda path: json.loads(path.read_text()))
-        ranks = {stage: packed(np.array(values)) for stage, values in result.pop("ranks", {}).items()}
-        return Record.parse({"key": cell.key, "dataset": cell.dataset, "settings": cell.explicit, **result, "ranks": ranks})
+        self._say(f"begins: {task.what}")
+        return Apart("tfcorr.study.worker", job, self._log(task), environment if self.processes > 1 else None)
 
-    def _keep(self, record: Record, task: Task, here: dict[str, int]) -> None:
+    def _keep(self, task: Task, apart: Apart, sizes: dict[str, int]) -> None:
+        """Keeps what came of a cell. Raises: InputError if it could not be trained; that it diverged is a result."""
+        apart.outcome()
+        cell, folder = task.cell, self.root / task.cell.key
+        result = read_intact(folder / RESULT, lambda path: json.loads(path.read_text()))
+        ranks = {stage: packed(np.array(values)) for stage, values in result.pop("ranks").items()}
+        record = Record.parse({"key": cell.key, "dataset": cell.dataset, "settings": cell.explicit, **result, "ranks": ranks})
+        self.records.check(cell, record.data_sha256)
         self.records.add(record)
-        remove_whole(self.root / record.key)
-        values = ", ".join(
-            f"{stage} {record.validation[f'{stage}_ndcg@20']:.4f}" for stage in ("retriever", "cascade") if record.validation
-        )
+        remove_whole(folder)
+        self._log(task).unlink()
+        self.write()
+        stages = ("retriever", "cascade") if record.validation else ()
+        values = ", ".join(f"{stage} {record.validation[f'{stage}_ndcg@20']:.4f}" for stage in stages)
         said = record.failed or f"ndcg@20 on validation: {values}; {record.epochs} epochs"
         self._say(f"ends: {task.what}: {said}, {record.cpu_seconds / 60:.1f} CPU-minutes")
-        remaining = left(self.study, self.records, here)
-        guesses = [cost(each.cell, self.records, here) for each in tasks(self.study, self.records) if each.cell.dataset in here]
+        remaining = left(self.study, self.records, sizes)
+        guesses = [cost(each.cell, self.records, sizes) for each in tasks(self.study, self.records) if each.cell.dataset in sizes]
         hours = f", about {remaining * sum(guesses) / len(guesses) / self.processes / 3600:.1f} hours" if guesses else ""
         self._say(f"{remaining} cells are left{hours}")
 

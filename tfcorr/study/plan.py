@@ -39,24 +39,24 @@ def chosen(study: Study, records: Records, dataset: str, system: str) -> str | N
     return max(values, key=lambda point: values[point])
 
 
-def seeds_done(study: Study, records: Records, dataset: str, system: str) -> list[Record]:
-    """The records of a system's seeds, of those that are done, by the search's choice."""
+def seeds_done(study: Study, records: Records, dataset: str, system: str) -> dict[int, Record]:
+    """A system's records by seed, of those that are done and did not fail, by the search's choice."""
     point = chosen(study, records, dataset, system)
     if point is None:
-        return []
-    found = [records.of(study.cell(dataset, system, point, seed)) for seed in study.settings.seeds]
-    stage = study.settings.systems[system].stage
-    return [each for each in found if each and _is_done(each, stage == "ranker") and not each.failed]
+        return {}
+    found = {seed: records.of(study.cell(dataset, system, point, seed)) for seed in study.settings.seeds}
+    return {seed: each for seed, each in found.items() if each and study.settings.systems[system].stage in each.test}
 
 
-def left(study: Study, records: Records, datasets: Collection[str]) -> int:
-    """How many cells of these data sets are still to be done, those included that wait for a search."""
+def left(study: Study, records: Records, datasets: Collection[str] | None = None) -> int:
+    """How many cells of these data sets, or of all, are still to be done, those included that wait for a search."""
     waiting: set[frozenset[str]] = set()  # as keys of the cells that a search chooses from, for systems that share theirs
+    of_these = study.datasets if datasets is None else datasets
     for dataset, system in study.rows():
-        if dataset in datasets and chosen(study, records, dataset, system) is None:
-            for seed in study.settings.seeds[1:]:
-                waiting.add(frozenset(study.cell(dataset, system, point, seed).key for point in study.settings.search))
-    return len([task for task in tasks(study, records) if task.cell.dataset in datasets]) + len(waiting)
+        keys = frozenset(study.cell(dataset, system, point, study.settings.seeds[0]).key for point in study.settings.search)
+        if dataset in of_these and not all(map(records.has, keys)):
+            waiting |= {keys | {str(seed)} for seed in study.settings.seeds[1:]}
+    return len([task for task in tasks(study, records) if task.cell.dataset in of_these]) + len(waiting)
 
 
 def cost(cell: Cell, records: Records, sizes: Mapping[str, int]) -> float:
@@ -64,7 +64,7 @@ def cost(cell: Cell, records: Records, sizes: Mapping[str, int]) -> float:
 
     Its kind is its towers and its training. sizes are the data sets' interactions.
     """
-    known = [each for each in records.all() if each.cpu_seconds]
+    known = [each for each in records.all() if not each.failed]
     alike = [each for each in known if _kind(each.settings) == _kind(cell.explicit)]
     nearest = [each for each in alike if each.dataset == cell.dataset] or alike or known
     return sizes[cell.dataset] * median([each.cpu_seconds / each.sizes["interactions"] for each in nearest] or [1e-3])

@@ -1,8 +1,9 @@
 """A study's tables in Markdown and its figure, of the cells that are done."""
 
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -26,16 +27,15 @@ class Row:
 
     system: str
     stage: str
-    records: list[Record]
+    records: dict[int, Record]
 
     def values(self, metric: str, stage: str | None = None) -> list[float]:
         """A metric on test by seed."""
-        return [each.test[stage or self.stage][metric] for each in self.records]
+        return [each.test[stage or self.stage][metric] for each in self.records.values()]
 
-    @cached_property
-    def by_user(self) -> npt.NDArray[np.float64]:
+    def by_user(self, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
         """Every user's NDCG@20, the mean over seeds: [users]."""
-        return np.mean([METRICS["ndcg"](unpacked(each.ranks[self.stage]), TOP) for each in self.records], axis=0)
+        return np.mean([METRICS["ndcg"](unpacked(self.records[seed].ranks[self.stage]), TOP) for seed in seeds], axis=0)
 
 
 def rows_of(study: Study, records: Records, dataset: str) -> list[Row]:
@@ -44,21 +44,20 @@ def rows_of(study: Study, records: Records, dataset: str) -> list[Row]:
     return [Row(system, study.settings.systems[system].stage, seeds_done(study, records, dataset, system)) for system in systems]
 
 
-def against(study: Study, system: str) -> str | None:
-    """The name of the system that this one is compared with."""
-    return study.settings.systems[system].against or study.settings.against
-
-
 def difference(study: Study, rows: Sequence[Row], row: Row) -> Difference | None:
-    """A row against the one that it is compared with; None where there is none, or one of them is not done."""
-    other = next((each for each in rows if each.system == against(study, row.system)), None)
-    if other is None or other is row or not (row.records and other.records):
+    """A row against the one that it is compared with, over the seeds that both have; None where there are none."""
+    other = next((each for each in rows if each.system == study.against(row.system)), row)
+    seeds = [seed for seed in row.records if seed in other.records]
+    if other is row or not seeds:
         return None
-    return paired_test(row.stage, METRIC, row.by_user, other.by_user)
+    return paired_test(row.stage, METRIC, row.by_user(seeds), other.by_user(seeds))
 
 
-def write_tables(study: Study, records: Records, output: Path, origin: str) -> Path:
-    """Writes the tables and, once there is something to draw, the figure beside them; returns the tables' path."""
+def write_tables(study: Study, records: Records, output: Path, command: Sequence[str]) -> Path:
+    """Writes the tables and, once there is something to draw, the figure beside them; returns the tables' path.
+
+    command is what the study was begun by: its file, and overrides.
+    """
     settings = study.settings
     rows = {dataset: rows_of(study, records, dataset) for dataset in study.datasets}
     drawn = any(row.records for each in rows.values() for row in each)
@@ -66,9 +65,10 @@ def write_tables(study: Study, records: Records, output: Path, origin: str) -> P
     if drawn:
         image = output / f"{settings.name}.png"
         write_whole(image, lambda path: draw(study, rows, path))
-        parts.append(f"![{settings.title}: NDCG@{TOP} on test]({image.name})")
+        parts.append(f"![{_escaped(settings.title)}: NDCG@{TOP} on test]({image.name})")
     for dataset, each in rows.items():
-        parts += [f"## {dataset}", "\n".join(_table(study, dataset, each)), "\n".join(_caption(study, records, dataset, each, origin))]
+        caption = _caption(study, records, dataset, each, command)
+        parts += [f"## {_escaped(dataset)}", "\n".join(_table(study, dataset, each)), "\n".join(caption)]
     path = output / f"{settings.name}.md"
     write_whole(path, lambda partial: partial.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8"))
     return path
@@ -76,53 +76,65 @@ def write_tables(study: Study, records: Records, output: Path, origin: str) -> P
 
 def _table(study: Study, dataset: str, rows: Sequence[Row]) -> Iterator[str]:
     paper = study.settings.paper.get(dataset, {})
-    ceiling = next((name for row in rows for each in row.records for name in each.test["retriever"] if _is_ceiling(name)), "recall@500")
-    head = ["", f"NDCG@{TOP}", f"Recall@{TOP}", f"MRR@{TOP}", f"NDCG@{TOP} of its retriever", f"{ceiling.capitalize()} of its retriever"]
-    head += ["NDCG@20 against", "change", "p", *(["the paper"] if paper else [])]
-    yield _line(head)
-    yield _line(["---"] * len(head))
+    ceiling = f"recall@{study.example(dataset).settings.evaluation.retrieve}"
+    head = ["", f"NDCG@{TOP}", f"Recall@{TOP}", f"MRR@{TOP}", f"its retriever's NDCG@{TOP}", ceiling.capitalize()]
+    yield _line([*head, "against", f"NDCG@{TOP} changes by", "p", *(["the paper"] if paper else [])])
+    yield _line(["---"] * (len(head) + 3 + bool(paper)))
     for row in rows:
         of_retriever = "" if row.stage == "retriever" else _mean(row.values(METRIC, "retriever"))
         cells = [row.system, *(_mean(row.values(f"{metric}@{TOP}")) for metric in ("ndcg", "recall", "mrr")), of_retriever]
         cells.append(_mean(row.values(ceiling, "retriever")))
         found = difference(study, rows, row)
-        cells += ["", "", ""] if found is None else [against(study, row.system) or "", _change(found), _p(found.p_value)]
-        yield _line([*cells, *([paper.get(row.system, "")] if paper else [])])
+        cells += ["", "", ""] if found is None else [study.against(row.system) or "", _change(found), _p(found.p_value)]
+        yield _line([*cells, *([str(paper.get(row.system, ""))] if paper else [])])
 
 
-def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], origin: str) -> Iterator[str]:
-    settings = study.settings
+def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], command: Sequence[str]) -> Iterator[str]:
+    settings, run = study.settings, study.example(dataset).settings
     tried = _tried(study, records, dataset)
     done = list(tried.values())
     if not done:
-        yield "No cell is done yet."
+        yield f"No cell is done yet. Command: {_command(study, dataset, command)}"
         return
-    sizes, system = done[0].sizes, next(system for each, system in study.rows() if each == dataset)
-    run = study.cell(dataset, system, next(iter(settings.search)), settings.seeds[0]).settings
-    seen = "left out" if run.evaluation.exclude_seen else "candidates too"
-    seeds = ", ".join(map(str, settings.seeds))
+    sizes, evaluation, training = done[0].sizes, run.evaluation, run.training
     yield (
         f"- Data: {sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions (each at least "
         f"{run.data.min_interactions} times); SHA-256 {done[0].data_sha256[:12]}…"
     )
+    seen = "left out" if evaluation.exclude_seen else "candidates too"
+    some = f" of {evaluation.validation_users:,} users" if evaluation.validation_users else ""
     yield (
-        f"- Protocol: leave one out, all items ranked, items of the history are {seen}; the cascade retrieves {run.evaluation.retrieve}. "
-        f"Training stops after {run.training.patience} epochs without a better NDCG@20 on validation, or after {run.training.epochs}."
+        f"- Protocol: leave one out, all items ranked, items of the history {seen}; the retriever hands on {evaluation.retrieve}, and "
+        f"Recall@{evaluation.retrieve} is its own. A stage of training stops after {training.patience} epochs without a better NDCG@{TOP} "
+        f"on validation{some}, or after {training.epochs}."
     )
+    seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
-        f"- Mean ± standard deviation of seeds {seeds}" + _short(rows, len(settings.seeds)) + "; change and p (a paired t-test) are of the "
-        "users' means over seeds, in brackets the 95% interval."
+        f"- Mean ± standard deviation of seeds {seeds}. Change and p (paired t-test; in brackets the 95% interval) are of the users' means "
+        "over seeds."
     )
     if len(settings.search) > 1:
-        choices = _choices(study, records, dataset)
-        yield f"- Chosen of {len(settings.search)} settings on validation, with seed {settings.seeds[0]}: {choices}."
+        yield (
+            f"- Chosen of {len(settings.search)} settings by NDCG@{TOP} on validation with seed {settings.seeds[0]}, the retriever's where "
+            f"only it is reported, else the cascade's: {_choices(study, records, dataset)}."
+        )
     failed = [f"{what}: {each.failed}" for what, each in tried.items() if each.failed]
     if failed:
-        yield f"- Failed: {'; '.join(failed)}."
-    machines = ", ".join(dict.fromkeys(each.machine for each in done if each.machine))
-    yield f"- {sum(each.cpu_seconds for each in done) / 3600:.1f} CPU hours for {len(done)} trainings, on {machines}."
-    path = f" --set datasets.{dataset}.data.path=FILE" if run.data.path is not None else ""
-    yield f"- Command: `tfcorr study {origin}{path}`"
+        yield f"- Failed: {_escaped('; '.join(failed))}."
+    hours = sum(each.cpu_seconds for each in done) / 3600
+    machines = ", ".join(dict.fromkeys(each.machine for each in done))
+    versions = ", ".join(dict.fromkeys(f"tfcorr {each.versions['tfcorr']}, TensorFlow {each.versions['tensorflow']}" for each in done))
+    yield f"- {hours:.1f} CPU hours for {len(done)} trainings, on {machines}; {versions}."
+    yield f"- Command: {_command(study, dataset, command)}"
+
+
+def _command(study: Study, dataset: str, command: Sequence[str]) -> str:
+    """What makes the tables: the overrides are those given, but for where files lie."""
+    path, *overrides = command
+    kept = [each for each in overrides if not re.match(r"output=|\S*data\.path=", each)]
+    if study.example(dataset).settings.data.path is not None:
+        kept.append(f"datasets.{dataset}.data.path=FILE")
+    return f"`tfcorr study {' '.join([shlex.quote(path), *(f'--set {shlex.quote(each)}' for each in kept)])}`"
 
 
 def _tried(study: Study, records: Records, dataset: str) -> dict[str, Record]:
@@ -142,18 +154,13 @@ def _choices(study: Study, records: Records, dataset: str) -> str:
         point = chosen(study, records, dataset, system) if each == dataset else None
         if point is not None:
             by_point.setdefault(point, []).append(system)
-    return "; ".join(f"{point} for {', '.join(systems)}" for point, systems in sorted(by_point.items())) or "none yet"
+    return "; ".join(f"{_escaped(point)} for {_escaped(', '.join(systems))}" for point, systems in sorted(by_point.items())) or "none yet"
 
 
 def _short(rows: Sequence[Row], seeds: int) -> str:
     """Which rows have fewer seeds, in words."""
     fewer = [f"{row.system} has {len(row.records)}" for row in rows if 0 < len(row.records) < seeds]
     return f" ({', '.join(fewer)})" if fewer else ""
-
-
-def _is_ceiling(metric: str) -> bool:
-    name, _, k = metric.partition("@")
-    return name == "recall" and int(k) > TOP
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -163,6 +170,8 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _change(found: Difference) -> str:
+    if not found.second:
+        return ""
     change, low, high = (100 * value / found.second for value in (found.difference, found.low, found.high))
     return f"{change:+.1f}% ({low:+.1f} to {high:+.1f})"
 
@@ -172,4 +181,9 @@ def _p(value: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Text whose characters Markdown reads as they are."""
+    return re.sub(r"([\\|\[\]<>*_`])", r"\\\1", text)

@@ -12,11 +12,13 @@ import polars as pl
 import tensorflow as tf
 from rich.console import Console
 
+import tfcorr
 from tfcorr import runs
 from tfcorr.apart import job_of_parent
-from tfcorr.config import RunSettings
+from tfcorr.config import RunSettings, load_settings
+from tfcorr.data.sources import load
 from tfcorr.evaluation.compare import rank_column, read_ranks
-from tfcorr.files import read_intact, write_whole
+from tfcorr.files import read_intact, remove_whole, write_whole
 from tfcorr.history import best_epoch
 from tfcorr.settings import InputError
 from tfcorr.study import RESULT
@@ -24,6 +26,7 @@ from tfcorr.towers.own import register_own
 from tfcorr.training import Diverged
 
 CPU = "cpu.json"
+VERSIONS = ("tfcorr", "tensorflow", "python")
 
 
 class CpuClock(tf.keras.callbacks.Callback):
@@ -56,31 +59,44 @@ def machine() -> str:
 def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
     """Trains, goes on with what was begun, and leaves what is to be recorded of it as result.json in the run's folder."""
     folder = root / settings.name
-    clock = CpuClock(folder)
+    if folder.exists() and not can_go_on(folder, settings):
+        remove_whole(folder)
+    clock, failed = CpuClock(folder), None
     try:
         run = runs.train(settings, root, Console(width=140), resume=folder.exists(), callbacks=[clock])
     except Diverged as error:
-        _leave(folder, {"failed": str(error), "cpu_seconds": round(clock.seconds, 1)})
-        return
-    found = runs.evaluate(run, ranker_alone=ranker_alone)
+        failed = str(error)
     provenance = json.loads((folder / "provenance.json").read_text())
-    table = read_ranks(folder)
-    result = {
+    catalogue, users = pl.read_parquet(folder / "catalogue.parquet"), pl.read_parquet(folder / "users.parquet").height
+    result: dict[str, Any] = {
+        "failed": failed,
         "data_sha256": provenance.pop("data_sha256"),
-        "sizes": {"users": found.users, "items": len(run.catalogue), "interactions": int(run.catalogue.counts.sum()) + 2 * found.users},
-        "validation": _rounded(best_epoch(folder)),
-        "test": {stage: _rounded(each) for stage, each in found.metrics.items()},
-        "ranks": {stage: rank_column(table, stage).tolist() for stage in found.metrics},
-        "epochs": pl.read_csv(folder / "history.csv").height,
-        "cpu_seconds": round(clock.seconds, 1),
+        "sizes": {"users": users, "items": catalogue.height, "interactions": int(catalogue["count"].sum()) + 2 * users},
+        "epochs": pl.read_csv(folder / "history.csv").height if (folder / "history.csv").exists() else 0,
         "machine": machine(),
-        "versions": {name: provenance[name] for name in ("tfcorr", "tensorflow", "python")},
+        "versions": {name: provenance[name] for name in VERSIONS},
+        "ranks": {},
     }
-    _leave(folder, result)
-
-
-def _leave(folder: Path, result: dict[str, Any]) -> None:
+    if failed is None:
+        found = runs.evaluate(run, ranker_alone=ranker_alone)
+        table = read_ranks(folder)
+        result |= {
+            "validation": _rounded(best_epoch(folder)),
+            "test": {stage: _rounded(each) for stage, each in found.metrics.items()},
+            "ranks": {stage: rank_column(table, stage).tolist() for stage in found.metrics},
+        }
+    result["cpu_seconds"] = round(clock.seconds, 1)
     write_whole(folder / RESULT, lambda path: path.write_text(json.dumps(result)))
+
+
+def can_go_on(folder: Path, settings: RunSettings) -> bool:
+    """Whether what a killed process left is of the very same settings, data and version."""
+    try:
+        before = json.loads((folder / "provenance.json").read_text())
+        same = load_settings(folder / "settings.yaml") == settings
+    except (InputError, OSError, ValueError):
+        return False
+    return same and before["tfcorr"] == tfcorr.__version__ and before["data_sha256"] == load(settings.data).checksum
 
 
 def _rounded(metrics: dict[str, float]) -> dict[str, float]:
