@@ -1,4 +1,4 @@
-"""Writes what pages are made of: settings.md from the typed settings, commands.md from the help, the tables within results.md from studies.
+"""Writes what pages are made of: settings.md from the typed settings, commands.md from the help, the studies' tables from cells.json.
 
 python docs/generate.py
 """
@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from tfcorr import cli
 from tfcorr.config import RunSettings
-from tfcorr.study.settings import StudySettings, System
+from tfcorr.study.records import Records
+from tfcorr.study.settings import StudySettings, System, load_study
+from tfcorr.study.tables import write_tables
 from tfcorr.towers import RANKERS, RETRIEVERS
 from tfcorr.towers.layers import TowerSettings
 
@@ -52,12 +54,19 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
+def write_studies(output: Path) -> list[Path]:
+    """Writes the tables and figures of every study in pipelines, by what is done of them; returns the tables' paths."""
+    records, paths = Records(HERE / "studies" / "cells.json"), sorted((HERE.parent / "pipelines").glob("*.yaml"))
+    studies = [path for path in paths if "\nsystems:" in path.read_text(encoding="utf-8")]
+    return [write_tables(load_study(path), records, output, [f"pipelines/{path.name}"]) for path in studies]
+
+
 def results_page() -> str:
     """results.md with every study's tables as they are now, between the comments that name their file."""
 
     def tables(match: re.Match[str]) -> str:
         body = (HERE / match[1]).read_text(encoding="utf-8").split("\n", 1)[1].strip()  # without its heading
-        body = re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
+        body = re.sub(r"^## ", "#### ", body, flags=re.MULTILINE)
         body = re.sub(r"!\[(.*)\]\((.*)\)", r"![\1](studies/\2)", body)
         return f"<!-- {match[1]} -->\n\n{body}\n\n<!-- end -->"
 
@@ -161,5 +170,6 @@ def _command(title: str, command: Any, context: Any) -> list[str]:
 PAGES = {"settings.md": settings_page, "commands.md": commands_page, "results.md": results_page}
 
 if __name__ == "__main__":
+    write_studies(HERE / "studies")
     for page, text in PAGES.items():
         (HERE / page).write_text(text(), encoding="utf-8")

@@ -39,6 +39,13 @@ def test_a_reference_page_is_what_the_code_says(generate, page):
     assert (ROOT / "docs" / page).read_text() == generate.PAGES[page]()
 
 
+def test_the_studies_tables_are_what_their_cells_say(generate, tmp_path):
+    tables = generate.write_studies(tmp_path)
+    assert {table.stem for table in tables} >= {"table2", "table3", "table4", "table5", "table6", "figure2"}
+    for table in tables:
+        assert table.read_text() == (ROOT / "docs" / "studies" / table.name).read_text()
+
+
 @pytest.mark.parametrize("page", ["settings.md", "commands.md"])
 def test_everything_is_described(page):
     rows = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("| `")]
