@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import write_project
 from tfcorr import study
+from tfcorr.study import tables
 
 STUDY = """
 title: A small study
@@ -106,3 +107,9 @@ def trainer(path, monkeypatch):
     found = Trainer(load(load_study(path).example("walks").settings.data).checksum)
     monkeypatch.setattr(study, "Apart", found)
     return found
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures that are written without being drawn, which takes longer than all else."""
+    monkeypatch.setattr(tables, "draw", lambda study, rows, path: path.write_bytes(b""))

@@ -15,6 +15,7 @@ from tfcorr.settings import InputError
 from tfcorr.study import run_study, worker
 from tfcorr.towers import RETRIEVERS
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 CELLS = 3 * (2 + 1)  # three trainings: a search of two, and another seed; `all items` shares those of `apart`
 
 
