@@ -78,6 +78,7 @@ class _Work:
                     return problems
                 task, apart = next(each for each in cycle(running) if each[1].has_ended(1 / len(running)))
                 running.remove((task, apart))
+                apart.end()
                 try:
                     self._keep(task, apart, sizes)
                 except InputError as error:
