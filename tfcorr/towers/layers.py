@@ -145,7 +145,7 @@ def dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor) -> tf.Tensor:
     """function(*tensors) of tensors [B, ...], computed for so many parts of the rows apart; it must treat each row alone.
 
-    In a graph it is traced once for all parts, and its gradient too: the first step comes in half the time.
+    In a graph it is traced once for all parts, and so is its gradient.
     """
     if parts == 1:
         return function(*tensors)
