@@ -18,6 +18,7 @@ from tfcorr.distribution import is_chief, strategy_of
 from tfcorr.settings import InputError
 
 WORKERS = {"worker": 2}
+LIGHT = ["--set", "retriever={name: fpmc, dim: 8}", "--set", "ranker={name: deepfm, dim: 8}"]  # towers whose graphs are soon made
 # Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
 PROGRAM = """
 import sys
@@ -56,7 +57,7 @@ with strategy.scope():
     model.compile(optimizer=optimisers)
 sizes = "prefix", 6, 50
 batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
-history = model.fit(batches, epochs=3, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
+history = model.fit(batches, epochs=2, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
 draw = tf.function(lambda: model.sampler.proposal.draw([20], model.generator))
 drawn = strategy.experimental_local_results(strategy.run(draw))
 weights = [variable.numpy() for tower in towers for variable in tower.trainable_variables]
@@ -77,7 +78,7 @@ def checked(stage, **options):
     assert any("items/embeddings/part_1" in name for name in names), names
     fit(stage, **options)
 runs.fit = checked
-sys.argv = ["tfcorr", "train", "walks.yaml", "--name", "served", "--set", "training={distribution: parameter-server, epochs: 4}"]
+sys.argv = ["tfcorr", "train", "walks.yaml", "--name", "served", *sys.argv[1:]]
 main()
 """
 
@@ -152,7 +153,7 @@ def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their
 
 def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
     write_project(tmp_path)
-    options = ["--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
+    options = [*LIGHT, "--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
     command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
     for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
@@ -182,7 +183,9 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
 
 def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
     write_project(tmp_path)
-    chief, *helpers = start_cluster(tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED)
+    chief, *helpers = start_cluster(
+        tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *LIGHT, "--set", "training={distribution: parameter-server, epochs: 4}"
+    )
     try:
         finish(chief)
     finally:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests.conftest import write_project
 from tfcorr import runs
+from tfcorr.config import load_settings
 
 quiet = Console(quiet=True)
 
@@ -45,22 +46,28 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "examples", "how", "epoch"), [("corr", "prefix", signal.SIGKILL, 3), ("two-stage", "window", signal.SIGINT, 2)]
+    ("method", "examples", "ranker", "how", "epoch"),
+    [("corr", "prefix", "din", signal.SIGKILL, 3), ("two-stage", "window", "deepfm", signal.SIGINT, 2)],
 )
-def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, method, examples, how, epoch):
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch, method, examples, ranker, how, epoch):
     """Killed or interrupted in an epoch of five: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    options = ["--set", f"training={{method: {method}, examples: {examples}, epochs: 5, patience: 5, batch_size: 8}}"]
-    left_alone = tfcorr("train", pipeline, "--name", "left-alone", *options, cwd=tmp_path)
-    assert left_alone.wait() == 0, left_alone.stdout.read()
-    history = tmp_path / "saved_models" / "killed" / "history.csv"
-    kill_during_epoch(tfcorr("train", pipeline, "--name", "killed", *options, cwd=tmp_path), history, epoch, how)
-    assert pl.read_csv(history).height < pl.read_csv(tmp_path / "saved_models" / "left-alone" / "history.csv").height
-    resumed = tfcorr("train", pipeline, "--name", "killed", *options, "--resume", cwd=tmp_path)
+    overrides = [
+        f"training={{method: {method}, examples: {examples}, epochs: 5, patience: 5, batch_size: 8}}",
+        f"ranker={{name: {ranker}, dim: 8}}",
+    ]
+    monkeypatch.chdir(tmp_path)
+    expected = runs.train(load_settings(pipeline, overrides), tmp_path / "left-alone", quiet)
+    runs.evaluate(expected)
+    command = "train", pipeline, *(word for each in overrides for word in ("--set", each))
+    history = tmp_path / "saved_models" / "walks" / "history.csv"
+    kill_during_epoch(tfcorr(*command, cwd=tmp_path), history, epoch, how)
+    assert pl.read_csv(history).height < pl.read_csv(expected.folder / "history.csv").height
+    resumed = tfcorr(*command, "--resume", cwd=tmp_path)
     output, _ = resumed.communicate()
     assert resumed.returncode == 0, output
     assert "going on after epoch" in output
-    expected, found = (runs.open_run(tmp_path / "saved_models" / name) for name in ("left-alone", "killed"))
+    found = runs.open_run(tmp_path / "saved_models" / "walks")
     for one, other in zip(weights(expected), weights(found), strict=True):
         np.testing.assert_array_equal(one, other)
     tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (expected, found)]

@@ -1,7 +1,6 @@
 """Who may ask: nobody beyond this machine, unless by TLS, with a key, or because someone said so."""
 
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from tests.serving.server.conftest import copy_of, start_server
 from tests.serving.server.test_reload import ROW, message
+from tfcorr import cli
 from tfcorr.serving.client import RemoteRecommender
 from tfcorr.serving.server.settings import ServerSettings
 from tfcorr.settings import InputError
@@ -77,7 +77,21 @@ def test_tls_and_the_key_are_asked_of_everyone(trained, tmp_path):
         server.process.wait(30)
 
 
-def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(trained, tmp_path):
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """What `tfcorr serve` says when it ends with exit code 1."""
+
+    def serve(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tfcorr", "serve", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        return capsys.readouterr().err
+
+    return serve
+
+
+def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(trained, tmp_path, refused):
     pair = trustme.CA().issue_cert("127.0.0.1")
     key = serialization.load_pem_private_key(pair.private_key_pem.bytes(), None)
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"abc")
@@ -91,9 +105,7 @@ def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(t
             (["--port", port, "--model", "retriever"], f"cannot listen at 127.0.0.1:{port}: it is in use"),
             (["--port", "0", "--rest-port", port, "--model", "retriever"], f"cannot listen at 127.0.0.1:{port}: "),
         ):
-            command = [sys.executable, "-c", "from tfcorr.cli import main; main()", "serve", trained.folder, *more]
-            ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
-            assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr
+            assert sentence in refused(trained.folder, *more)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +120,7 @@ def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(t
         (["nowhere"], "error: nowhere/serving: there is nothing to serve; make a version with: tfcorr export nowhere"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_sentence(trained, arguments, sentence):
-    command = [sys.executable, "-c", "from tfcorr.cli import main; main()", "serve", *(arguments), "--port", "0", "--rest-port", "0"]
-    command = [str(trained.folder) if each == "RUN" else each for each in command]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert sentence in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_served_is_said_in_one_sentence(trained, arguments, sentence, refused):
+    said = refused(*(trained.folder if each == "RUN" else each for each in arguments), "--port", "0", "--rest-port", "0")
+    assert sentence in said
+    assert len(said.strip().splitlines()) == 1
