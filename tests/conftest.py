@@ -18,6 +18,7 @@ sampler: {pool: 20, samples: 5}
 training: {epochs: 3, batch_size: 64, averaging: 0.3, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01, decay: 0.9}}
 evaluation: {retrieve: 25, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
 """
+LIGHT = "ranker={name: deepfm, dim: 8, mlp: [8]}"  # a setting for tests in which any ranker would do: its graphs are soon made
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.conftest import write_project
+from tests.conftest import LIGHT, write_project
 from tests.serving.test_export import LISTS
 from tfcorr import runs, stages
 from tfcorr.config import load_settings
@@ -57,7 +57,7 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
 
 
 def test_the_blends_weight_is_the_best_on_validation(tmp_path, monkeypatch):
-    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2")
+    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2", LIGHT)
     kept = json.loads((run.folder / "blend.json").read_text())
     values = kept["ndcg@20"]
     assert len(values) == 21
@@ -116,8 +116,8 @@ def test_what_no_cascade_can_be_is_refused(project, overrides, message):
 
 
 def test_a_start_from_other_widths_is_refused_before_a_run_is_replaced(tmp_path, monkeypatch):
-    run = trained_on(tmp_path, monkeypatch)
-    wrong = load_settings(tmp_path / "walks.yaml", ["training.start=retriever", "ranker.dim=4"])
+    run = trained_on(tmp_path, monkeypatch, LIGHT)
+    wrong = load_settings(tmp_path / "walks.yaml", ["training.start=retriever", LIGHT, "ranker.dim=4"])
     with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; choose dim so"):
         runs.train(wrong, run.folder.parent, quiet, overwrite=True)
     assert runs.open_run(run.folder).settings == run.settings

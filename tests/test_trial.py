@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import LIGHT
 from tfcorr.config import load_settings
 from tfcorr.files import locked
 from tfcorr.settings import InputError
@@ -53,7 +54,7 @@ def test_a_curve_is_that_of_one_stage(tmp_path):
 @pytest.fixture
 def job(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.parent)
-    return Job(str(project), ["training.epochs=5"], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
+    return Job(str(project), ["training.epochs=5", LIGHT], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
 
 
 def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):

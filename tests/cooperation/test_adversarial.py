@@ -53,7 +53,7 @@ def test_the_generators_reward_never_moves_the_discriminator(loss):
 def test_both_towers_learn_a_cyclic_catalogue():
     model = adversarial("bce")
     context, target = batch(2000)
-    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100), epochs=8, verbose=0)
+    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100), epochs=5, verbose=0)
     context, target = batch(200, seed=9)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
     for tower in (model.retriever, model.ranker):
