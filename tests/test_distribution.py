@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.conftest import write_project
+from tests.conftest import LIGHT, write_project
 from tfcorr import runs
 from tfcorr.distribution import is_chief, strategy_of
 from tfcorr.settings import InputError
 
 WORKERS = {"worker": 2}
-LIGHT = ["--set", "retriever={name: fpmc, dim: 8}", "--set", "ranker={name: deepfm, dim: 8}"]  # towers whose graphs are soon made
+TOWERS = ["--set", "retriever={name: fpmc, dim: 8}", "--set", LIGHT]
 # Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
 PROGRAM = """
 import sys
@@ -153,7 +153,7 @@ def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their
 
 def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
     write_project(tmp_path)
-    options = [*LIGHT, "--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
+    options = [*TOWERS, "--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
     command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
     for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
@@ -184,7 +184,7 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
 def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
     write_project(tmp_path)
     chief, *helpers = start_cluster(
-        tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *LIGHT, "--set", "training={distribution: parameter-server, epochs: 4}"
+        tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *TOWERS, "--set", "training={distribution: parameter-server, epochs: 4}"
     )
     try:
         finish(chief)

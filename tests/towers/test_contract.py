@@ -196,7 +196,7 @@ for number, variant in enumerate(contract.VARIANTS):
 
 SEES = {"mf": "user", "fpmc": "latest", "transrec": "latest"}  # other towers see all that lies in the history
 RULES = {"din": {"recency": True, "activation": "relu"}, "npe": {"dim": 32}}
-EPOCHS = 8  # at most: most towers know the rule after 1 or 2
+EPOCHS = 12  # at most: most towers know the rule after 1 or 2
 
 
 def learn(name, history, user, target):
