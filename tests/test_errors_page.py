@@ -115,6 +115,9 @@ def test_a_port_in_use_is_quoted_as_it_is(said, quoted, monkeypatch):
         async def refresh(self):
             pass
 
+        def close(self):
+            pass
+
     monkeypatch.setattr(serve, "Registry", Loaded)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

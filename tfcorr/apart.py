@@ -42,6 +42,8 @@ class Apart:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return False
+        assert self._process.stdin
+        self._process.stdin.close()
         if code == -signal.SIGSEGV and not self._is_second:
             self._is_second = True
             self._process = self._start()

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -91,7 +92,7 @@ def refused(monkeypatch, capsys):
     return serve
 
 
-def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(trained, tmp_path, refused):
+def test_an_encrypted_key_and_a_port_in_use_are_said_and_nothing_stays_loaded(trained, tmp_path, refused):
     pair = trustme.CA().issue_cert("127.0.0.1")
     key = serialization.load_pem_private_key(pair.private_key_pem.bytes(), None)
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"abc")
@@ -106,6 +107,7 @@ def test_an_encrypted_key_and_a_port_in_use_are_said_before_anything_is_loaded(t
             (["--port", "0", "--rest-port", port, "--model", "retriever"], f"cannot listen at 127.0.0.1:{port}: "),
         ):
             assert sentence in refused(trained.folder, *more)
+    assert not [thread for thread in threading.enumerate() if thread.name == "batcher"]
 
 
 @pytest.mark.parametrize(

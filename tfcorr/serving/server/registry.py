@@ -95,6 +95,12 @@ class Registry:
         for name in self.names:
             await self._refresh(name, labels)
 
+    def close(self) -> None:
+        """Ends every model; what was asked before is answered."""
+        for models in self._loaded.values():
+            while models:
+                models.popitem()[1].close()
+
     async def _refresh(self, name: str, labels: dict[str, int]) -> None:
         loaded, wanted = self._loaded[name], set(labels.values())
         self._failed -= {(name, version) for version in self.statuses[name] if version not in wanted}

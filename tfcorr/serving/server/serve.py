@@ -76,6 +76,7 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
         if listener is not None:
             listener.close()
         await asyncio.gather(grpc_server.stop(settings.drain_seconds), runner.cleanup())
+        registry.close()
     announce("stopped")
 
 
