@@ -42,6 +42,14 @@ def write_project(folder: Path) -> Path:
     return folder / "walks.yaml"
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """Trains without graphs, of which the making takes longer than a few steps of tiny towers; others test the graphs."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_project(tmp_path_factory.mktemp("project"))

@@ -15,6 +15,8 @@ from tfcorr.data.features import FeatureSettings, encode
 from tfcorr.serving.recommend import Recommender
 from tfcorr.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 STILL = ["training.epochs=1", "training.averaging=0", "training.retriever.learning_rate=1e-12", "training.ranker.learning_rate=1e-12"]
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.conftest import write_project
+from tests.conftest import LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
 
@@ -79,10 +79,18 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("write", [1, 4])
-def test_a_run_killed_between_two_writes_resumes_to_the_same_end(trained, tmp_path, monkeypatch, write):
-    """Stopped before it writes its first best weights, and its second state: as if left alone, as `trained` was."""
-    monkeypatch.chdir(trained.folder.parent.parent)
+@pytest.fixture(scope="module")
+def left_alone(eagerly, tmp_path_factory):
+    pipeline = write_project(tmp_path_factory.mktemp("left-alone"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(pipeline.parent)
+        return runs.train(load_settings(pipeline, [LIGHT, "training.batch_size=300"]), pipeline.parent / "saved_models", quiet)
+
+
+@pytest.mark.parametrize("write", range(1, 6))
+def test_a_run_killed_between_two_writes_resumes_to_the_same_end(left_alone, tmp_path, monkeypatch, write):
+    """Stopped before it writes its best weights, or its state, for the first time or a later one: as if left alone."""
+    monkeypatch.chdir(left_alone.folder.parent.parent)
     calls, save = itertools.count(1), tf.train.CheckpointManager.save
 
     def stop(self, **options):
@@ -93,9 +101,9 @@ def test_a_run_killed_between_two_writes_resumes_to_the_same_end(trained, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(tf.train.CheckpointManager, "save", stop)
         with pytest.raises(Killed):
-            runs.train(trained.settings, tmp_path, quiet)
-    found = runs.train(trained.settings, tmp_path, quiet, resume=True)
-    for one, other in zip(weights(trained), weights(found), strict=True):
+            runs.train(left_alone.settings, tmp_path, quiet)
+    found = runs.train(left_alone.settings, tmp_path, quiet, resume=True)
+    for one, other in zip(weights(left_alone), weights(found), strict=True):
         np.testing.assert_array_equal(one, other)
-    tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (trained, found)]
+    tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (left_alone, found)]
     assert tables[0].equals(tables[1])

@@ -15,6 +15,8 @@ from tfcorr.evaluation.metrics import summarise
 from tfcorr.settings import InputError
 from tfcorr.training import Bookkeeper
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 quiet = Console(quiet=True)
 
 
@@ -66,7 +68,7 @@ def test_each_method_trains_other_towers_by_other_strategies(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     towers = [f"{tower}={{name: {training.pop(tower)}, dim: 8}}" for tower in ("retriever", "ranker") if tower in training]
     sampler = {"pool": 20, "samples": 5} | {name: training.pop(name) for name in ("negatives", "distillation") if name in training}
-    settings = load_settings(pipeline, [f"training={training | {'epochs': 2}}", f"sampler={sampler}", *towers])
+    settings = load_settings(pipeline, [f"training={training | {'epochs': 2, 'batch_size': 200}}", f"sampler={sampler}", *towers])
     run = runs.train(settings, console=quiet)
     measured = runs.evaluate(run).metrics
     opened = runs.open_run(run.folder)
@@ -80,7 +82,9 @@ def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, m
     """Of the towers that a stage trains, and with the share 0 their last weights."""
     pipeline = write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    settings = load_settings(pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2", LIGHT])
+    settings = load_settings(
+        pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2", "training.batch_size=200", LIGHT]
+    )
     found = []
     average = Bookkeeper._average
 
@@ -188,7 +192,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(trained, tmp_path):
 def test_training_that_diverges_stops_with_one_clear_sentence(tmp_path, monkeypatch):
     pipeline = write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    settings = load_settings(pipeline, ["training.ranker.learning_rate=1e30", LIGHT])
+    settings = load_settings(pipeline, ["training.ranker.learning_rate=1e30", "training.batch_size=200", LIGHT])
     with pytest.raises(InputError, match=r"joint, epoch 1: .* is no number any more; lower the learning rates"):
         runs.train(settings, tmp_path / "saved_models", quiet)
     assert not list((tmp_path / "saved_models" / "walks" / "checkpoints").rglob("ckpt*"))

@@ -19,6 +19,8 @@ from tfcorr.data.sources import load
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Domain, tower_of
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 quiet = Console(quiet=True)
 MIDDLE = "middle=[{tower: {name: gru4rec, dim: 8}, keep: 22, samples: 4}]"
 
@@ -26,7 +28,7 @@ MIDDLE = "middle=[{tower: {name: gru4rec, dim: 8}, keep: 22, samples: 4}]"
 def trained_on(folder, monkeypatch, *overrides):
     pipeline = write_project(folder)
     monkeypatch.chdir(folder)
-    return runs.train(load_settings(pipeline, ["training.epochs=1", *overrides]), folder / "saved_models", quiet)
+    return runs.train(load_settings(pipeline, ["training.epochs=1", "training.batch_size=200", *overrides]), folder / "saved_models", quiet)
 
 
 def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch):
