@@ -43,16 +43,25 @@ def test_means_and_deviations_are_of_the_seeds(table):
         assert cells[system][0] == f"{sum(seeds) / 2:.4f} ± {spread:.4f}"
 
 
-def test_the_change_and_its_p_are_of_the_users_means_over_seeds(table):
-    together, apart = (np.mean([of_seed(seed, method, "cascade") for seed in (1, 2)], axis=0) for method in ("corr", "two-stage"))
-    difference = together - apart
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    t = difference.mean() / error
-    p = 2 * stats.t.sf(abs(t), len(difference) - 1)
-    reach = stats.t.ppf(0.975, len(difference) - 1) * error
-    of_all = [100 * value / apart.mean() for value in (difference.mean(), difference.mean() - reach, difference.mean() + reach)]
-    cells = rows_of(table)["together"]
-    assert cells[6:9] == [f"{of_all[0]:+.1f}% ({of_all[1]:+.1f} to {of_all[2]:+.1f})", f"{p:.2g}", "first"]
+def paired_t(values):
+    """Half the width of the 95% interval, and p, of the mean of differences."""
+    error, freedom = values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1
+    return stats.t.ppf(0.975, freedom) * error, 2 * stats.t.sf(abs(values.mean() / error), freedom)
+
+
+def test_a_change_is_tested_over_users_and_over_seeds(table):
+    together, apart = (np.array([of_seed(seed, method, "cascade") for seed in (1, 2)]) for method in ("corr", "two-stage"))
+    difference, percent = together - apart, 100 / apart.mean()
+    reach, over_users = paired_t(difference.mean(axis=0))
+    change, reach, first, second = percent * np.array([difference.mean(), reach, *difference.mean(axis=1)])
+    expected = [
+        f"{change:+.1f}% ({change - reach:+.1f} to {change + reach:+.1f})",
+        f"{over_users:.2g}",
+        f"{first:+.1f}%, {second:+.1f}%",
+        f"{paired_t(difference.mean(axis=1))[1]:.2g}",
+        "first",
+    ]
+    assert rows_of(table)["together"][6:] == expected
 
 
 def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
@@ -62,7 +71,7 @@ def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
     assert "cascade's: fast for mf, all items, apart, together." in text
     assert "- 0.1 CPU hours for 9 trainings, on a machine; tfcorr 0.1, TensorFlow 2." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
     assert re.search(r"- Command: `tfcorr study .*small.yaml --set datasets.walks.data.path=FILE`", text)
-    assert "of seeds 1, 2. Change" in text
+    assert "of seeds 1, 2. The change" in text
     assert (table.parent / "small.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -76,6 +85,8 @@ def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
     cells = rows_of(table)
     assert cells["together"][:5] == [""] * 5  # its search is not over
     assert re.fullmatch(r"0\.\d{4}", cells["apart"][0])
+    assert re.fullmatch(r"[+-]\d+\.\d%", cells["all items"][8])
+    assert "".join(cells["all items"][9:]).strip() == ""  # of one seed there is no test over seeds
     assert "(mf has 1, all items has 1, apart has 1)" in table.read_text()
 
 

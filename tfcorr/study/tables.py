@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,16 @@ class Row:
         return [each.test[stage or self.stage][metric] for each in self.records.values()]
 
     def by_user(self, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Every user's NDCG@20, the mean over seeds: [users]."""
-        return np.mean([METRICS["ndcg"](unpacked(self.records[seed].ranks[self.stage]), TOP) for seed in seeds], axis=0)
+        """Every user's NDCG@20 by seed: [seeds, users]."""
+        return np.array([METRICS["ndcg"](unpacked(self.records[seed].ranks[self.stage]), TOP) for seed in seeds])
+
+
+class Comparison(NamedTuple):
+    """A row against another: a paired test over users, of their means over seeds; and by seed, of the means over users."""
+
+    over_users: Difference
+    by_seed: list[float]
+    p_over_seeds: float | None  # None of one seed
 
 
 def rows_of(study: Study, records: Records, dataset: str) -> list[Row]:
@@ -44,13 +53,17 @@ def rows_of(study: Study, records: Records, dataset: str) -> list[Row]:
     return [Row(system, study.settings.systems[system].stage, seeds_done(study, records, dataset, system)) for system in systems]
 
 
-def difference(study: Study, rows: Sequence[Row], row: Row) -> Difference | None:
-    """A row against the one that it is compared with, over the seeds that both have; None where there are none."""
+def comparison(study: Study, rows: Sequence[Row], row: Row) -> Comparison | None:
+    """A row against the one that it is compared with, by the seeds that both have; None where there are none."""
     other = next((each for each in rows if each.system == study.against(row.system)), row)
     seeds = [seed for seed in row.records if seed in other.records]
     if other is row or not seeds:
         return None
-    return paired_test(row.stage, METRIC, row.by_user(seeds), other.by_user(seeds))
+    values, others = row.by_user(seeds), other.by_user(seeds)
+    by_seed = values.mean(axis=1), others.mean(axis=1)
+    over_users = paired_test(row.stage, METRIC, values.mean(axis=0), others.mean(axis=0))
+    p_over_seeds = paired_test(row.stage, METRIC, *by_seed).p_value if len(seeds) > 1 else None
+    return Comparison(over_users, (by_seed[0] - by_seed[1]).tolist(), p_over_seeds)
 
 
 def write_tables(study: Study, records: Records, output: Path, command: Sequence[str]) -> Path:
@@ -78,14 +91,15 @@ def _table(study: Study, dataset: str, rows: Sequence[Row]) -> Iterator[str]:
     paper = study.settings.paper.get(dataset, {})
     ceiling = f"recall@{study.example(dataset).settings.evaluation.retrieve}"
     head = ["", f"NDCG@{TOP}", f"Recall@{TOP}", f"MRR@{TOP}", f"its retriever's NDCG@{TOP}", ceiling.capitalize()]
-    yield _line([*head, "against", f"NDCG@{TOP} changes by", "p", *(["the paper"] if paper else [])])
-    yield _line(["---"] * (len(head) + 3 + bool(paper)))
+    head += ["against", f"NDCG@{TOP} changes by", "p over users", "by seed", "p over seeds", *(["the paper"] if paper else [])]
+    yield _line(head)
+    yield _line(["---"] * len(head))
     for row in rows:
         of_retriever = "" if row.stage == "retriever" else _mean(row.values(METRIC, "retriever"))
         cells = [row.system, *(_mean(row.values(f"{metric}@{TOP}")) for metric in ("ndcg", "recall", "mrr")), of_retriever]
         cells.append(_mean(row.values(ceiling, "retriever")))
-        found = difference(study, rows, row)
-        cells += ["", "", ""] if found is None else [study.against(row.system) or "", _change(found), _p(found.p_value)]
+        found = comparison(study, rows, row)
+        cells += [""] * 5 if found is None else [study.against(row.system) or "", *_change(found)]
         yield _line([*cells, *([str(paper.get(row.system, ""))] if paper else [])])
 
 
@@ -110,8 +124,8 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
     )
     seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
-        f"- Mean ± standard deviation of seeds {seeds}. Change and p (paired t-test; in brackets the 95% interval) are of the users' means "
-        "over seeds."
+        f"- Mean ± standard deviation of seeds {seeds}. The change, its 95% interval and p over users: a paired t-test of the users' means "
+        "over these seeds. By seed: the changes that make it up; p over seeds: a paired t-test of those few."
     )
     if len(settings.search) > 1:
         yield (
@@ -169,14 +183,19 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def _change(found: Difference) -> str:
-    if not found.second:
+def _change(found: Comparison) -> list[str]:
+    """All of it, in percent of the other's mean."""
+    test = found.over_users
+    if not test.second:
+        return [""] * 4
+    change, low, high, *seeds = (100 * value / test.second for value in (test.difference, test.low, test.high, *found.by_seed))
+    by_seed = ", ".join(f"{each:+.1f}%" for each in seeds)
+    return [f"{change:+.1f}% ({low:+.1f} to {high:+.1f})", _p(test.p_value), by_seed, _p(found.p_over_seeds)]
+
+
+def _p(value: float | None) -> str:
+    if value is None:
         return ""
-    change, low, high = (100 * value / found.second for value in (found.difference, found.low, found.high))
-    return f"{change:+.1f}% ({low:+.1f} to {high:+.1f})"
-
-
-def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
 
 
