@@ -136,6 +136,16 @@ def test_a_second_run_into_the_same_folder_is_refused_unless_told_otherwise(trai
         runs.train(longer, root, quiet, resume=True)
 
 
+@pytest.mark.parametrize("name", ["[old]", "what?", "a*", "back\\slash"])
+def test_a_path_that_reads_as_a_pattern_is_refused_before_anything_is_written(trained, tmp_path, name):
+    with pytest.raises(InputError, match="a run is not found again where its path has one of"):
+        runs.train(trained.settings, tmp_path / name, quiet)
+    assert not (tmp_path / name).exists()
+    shutil.copytree(trained.folder, tmp_path / name)
+    with pytest.raises(InputError, match="take another folder, or cd to it first"):
+        runs.open_run(tmp_path / name)
+
+
 def test_overwrite_replaces_a_run(trained, project, tmp_path, monkeypatch):
     shutil.copytree(trained.folder, tmp_path / trained.settings.name)
     monkeypatch.chdir(project.parent)

@@ -118,6 +118,7 @@ def open_run(folder: Path) -> Run:
     """Opens a run that has finished an epoch of its last stage and, where its scores are blended, its training. Raises: InputError."""
     if not (folder / "settings.yaml").is_file():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
+    _check_path(folder)
     settings = load_settings(folder / "settings.yaml")
     if not (folder / "catalogue.parquet").is_file():
         raise InputError(f"{folder}: the run has not started; {resume_hint(folder)}")
@@ -204,6 +205,7 @@ def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) ->
 
 def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
     """Refuses a folder that this run may not have."""
+    _check_path(folder)
     is_run = (folder / "settings.yaml").is_file()
     if is_run and resume:
         before, now = (flat(each.model_dump(mode="json")) for each in (load_settings(folder / "settings.yaml"), settings))
@@ -214,6 +216,12 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
         raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
     elif not is_run and folder.exists():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); choose another --name, or remove it by hand")
+
+
+def _check_path(folder: Path) -> None:
+    """Refuses a path that TensorFlow and Polars, which look for files by patterns, would not find again."""
+    if set(str(folder)) & set("*?[\\"):
+        raise InputError(f"{folder}: a run is not found again where its path has one of * ? [ \\; take another folder, or cd to it first")
 
 
 def _claim(folder: Path, settings: RunSettings, resume: bool) -> None:

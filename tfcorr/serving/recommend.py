@@ -130,7 +130,7 @@ def read_users(source: Path) -> pl.DataFrame:
     if not source.is_file():
         raise InputError(f"{source}: there is no such file; {expected}")
     try:
-        table = pl.read_parquet(source)
+        table = pl.read_parquet(source, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{source}: cannot be read: {str(error).splitlines()[0]}; {expected}") from None
     for name in ("user", "history"):
