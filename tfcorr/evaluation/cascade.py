@@ -81,13 +81,14 @@ def score_in_chunks(tower: Tower, context: Context, candidates: tf.Tensor) -> tf
     rows, length = tf.unstack(tf.shape(context["history"]))
     query = tower.encode_context(context) if isinstance(tower, Retriever) else None
     width = tf.maximum(PAIRS // tf.maximum(rows * (length if query is None else 1), 1), 1)
-    scores = tf.zeros([rows, 0])
-    for start in tf.range(0, tf.shape(candidates)[1], width):
-        tf.autograph.experimental.set_loop_options(shape_invariants=[(scores, tf.TensorShape([None, None]))])
+
+    def more(start: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         some = candidates[:, start : start + width]
         found = tower.score(context, some) if query is None else inner(query, tower.item_vectors(some))
-        scores = tf.concat([scores, found], axis=1)
-    return scores
+        return start + width, tf.concat([scores, found], axis=1)
+
+    invariants = tf.TensorShape([]), tf.TensorShape([None, None])
+    return tf.while_loop(lambda start, _: start < tf.shape(candidates)[1], more, (0, tf.zeros([rows, 0])), invariants)[1]
 
 
 def is_among(ids: tf.Tensor, others: tf.Tensor) -> tf.Tensor:

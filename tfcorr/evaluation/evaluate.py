@@ -31,7 +31,7 @@ def rank_batch(
     scores tie at the last place that is handed on, the order before decides which items are.
     """
 
-    @tf.function(input_signature=[batch])
+    @tf.function(input_signature=[batch], autograph=False)
     def ranks(batch: EvaluationBatch) -> dict[str, tf.Tensor]:
         exclude = tf.where(batch.seen == batch.target[:, None], 0, batch.seen) if exclude_seen else batch.seen[:, :0]
         scored = cascade.run(batch.context, exclude, last)
@@ -63,13 +63,15 @@ def _rank_among_all(cascade: Cascade, batch: EvaluationBatch, exclude: tf.Tensor
     """The target's rank [B] by the ranker among all items, scored in chunks."""
     ranker = cascade.towers["ranker"]
     target_scores = ranker.score(batch.context, batch.target[:, None])[:, 0]
-    rank, last = tf.ones_like(batch.target), cascade.index.size + 1
-    for start in tf.range(1, last, CHUNK):
+    last = cascade.index.size + 1
+
+    def more(start: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = tf.tile(tf.range(start, tf.minimum(start + CHUNK, last))[None, :], [tf.shape(rank)[0], 1])
         others = ~is_among(ids, exclude) & (ids != batch.target[:, None])
         scores = tf.where(others, score_in_chunks(ranker, batch.context, ids), -np.inf)
-        rank += ranks_of(target_scores, scores) - 1
-    return rank
+        return start + CHUNK, rank + ranks_of(target_scores, scores) - 1
+
+    return tf.while_loop(lambda start, _: start < last, more, (1, tf.ones_like(batch.target)))[1]
 
 
 def metrics_by_stage(ranks: Ranks, ks: Sequence[int], handed_on: Mapping[str, int]) -> dict[str, dict[str, float]]:

@@ -40,18 +40,18 @@ class ExactIndex(tf.Module):
         """As the protocol says; ties go to the lower item number."""
         rows = tf.shape(queries)[0]
         count = tf.minimum(count, self.size)
-        ids, scores = tf.zeros([rows, 0], tf.int32), tf.zeros([rows, 0])
-        for start in tf.range(0, self.size, BLOCK):
-            tf.autograph.experimental.set_loop_options(
-                shape_invariants=[(ids, tf.TensorShape([None, None])), (scores, tf.TensorShape([None, None]))]
-            )
+
+        def more(start: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             block = self.vectors[start : start + BLOCK]
             found = tf.matmul(queries, block, transpose_b=True)
             numbers = tf.broadcast_to(start + 1 + tf.range(tf.shape(block)[0])[None, :], tf.shape(found))
             scores, ids = tf.concat([scores, found], 1), tf.concat([ids, numbers], 1)
             scores, best = tf.math.top_k(scores, tf.minimum(count, tf.shape(scores)[1]))
-            ids = tf.gather(ids, best, batch_dims=1)
-        return ids, scores
+            return start + BLOCK, tf.gather(ids, best, batch_dims=1), scores
+
+        none = 0, tf.zeros([rows, 0], tf.int32), tf.zeros([rows, 0])
+        invariants = tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])
+        return tf.while_loop(lambda start, *_: start < self.size, more, none, invariants)[1:]
 
 
 class ScannIndex(tf.Module):
@@ -113,7 +113,7 @@ class SnapshotIndex:
     def _build(self) -> None:
         vectors = self._vectors()
         self._index = build_index("exact" if vectors.shape[0] < SMALL else "scann", vectors)
-        self._search = tf.function(self._index.search)  # Keras converts no loop within a training step
+        self._search = tf.function(self._index.search, autograph=False)
 
 
 def build_index(kind: IndexKind, vectors: tf.Tensor) -> ExactIndex | ScannIndex:

@@ -83,7 +83,7 @@ class Endpoint(tf.Module):
     def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
         """The graph of `serve` over what a context is made of, and `more`."""
         specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()}
-        return tf.function(serve).get_concrete_function(**specs)
+        return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
 class RetrieverEndpoint(Endpoint):
@@ -98,7 +98,7 @@ class RetrieverEndpoint(Endpoint):
         context = self.vocabulary.context(self.vocabulary.numbers.lookup(history), request)
         return {"vector": tf.cast(self.encode_context(context), tf.float32)}
 
-    @tf.function(input_signature=[STRING])
+    @tf.function(input_signature=[STRING], autograph=False)
     def items(self, item: tf.Tensor) -> dict[str, tf.Tensor]:
         """The vectors whose inner product with a context's is the retriever's score; zeros for an unknown id."""
         numbers = self.vocabulary.numbers.lookup(item)

@@ -151,7 +151,7 @@ def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor
         return function(*tensors)
     cuts = tf.range(parts + 1) * tf.shape(tensors[0])[0] // parts
     pieces = [tf.split(tensor, cuts[1:] - cuts[:-1], num=parts) for tensor in tensors]
-    traced = tf.function(function)
+    traced = tf.function(function, autograph=False)
     return tf.concat([traced(*piece) for piece in zip(*pieces, strict=True)], axis=0)
 
 

@@ -19,7 +19,7 @@ def recommend_users(cascade: Cascade, batches: tf.data.Dataset, exclude_seen: bo
     in what is exported. `blends` are weights of further stages, as `rank_batch` takes them.
     """
 
-    @tf.function(input_signature=[batches.element_spec])
+    @tf.function(input_signature=[batches.element_spec], autograph=False)
     def best(batch: EvaluationBatch) -> dict[str, tf.Tensor]:
         scored = cascade.run(batch.context, batch.seen if exclude_seen else batch.seen[:, :0])
         scored |= {name: scored["cascade"].blended(weight) for name, weight in blends.items()}
