@@ -153,7 +153,7 @@ def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their
 
 def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
     write_project(tmp_path)
-    options = [*TOWERS, "--set", "training={distribution: multi-worker, epochs: 3, patience: 9, batch_size: 16}"]
+    options = [*TOWERS, "--set", "training={distribution: multi-worker, epochs: 2, batch_size: 32}"]
     command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
     for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
@@ -169,7 +169,7 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     output, _ = chief.communicate(timeout=100)
     assert chief.returncode == 1, output
     assert "another process of the cluster is gone; start every process again with --resume" in output
-    assert pl.read_csv(history).height < 3
+    assert pl.read_csv(history).height < 2
     resumed, helper = start_cluster(tmp_path, WORKERS, *command, "killed", "--resume")
     assert "going on after epoch" in finish(resumed)
     assert finish(helper).count("epoch") == 0  # only the chief tells, measures and writes
@@ -183,9 +183,8 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
 
 def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
     write_project(tmp_path)
-    chief, *helpers = start_cluster(
-        tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *TOWERS, "--set", "training={distribution: parameter-server, epochs: 4}"
-    )
+    options = [*TOWERS, "--set", "training.distribution=parameter-server", "--set", "training.epochs=4"]
+    chief, *helpers = start_cluster(tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *options)
     try:
         finish(chief)
     finally:

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 HEADER = "visitor,product,ts,event\n"
 CLICKS = HEADER + "".join(f"v{user},p{(user + step) % 9},{1_700_000_000 + step},click\n" for user in range(9) for step in range(6))
 PIPELINE = "data: {path: clicks.csv, columns: {user: visitor, item: product, time: ts, event: event}}\n"
-SMALL = "retriever: {dim: 4}\nranker: {dim: 4, attention: [4], mlp: [4]}\nevaluation: {retrieve: 20}\n"
+SMALL = "retriever: {name: fpmc, dim: 4}\nranker: {name: deepfm, dim: 4, mlp: [4]}\nevaluation: {retrieve: 20}\n"
 RUN = {"saved_models/clicks/settings.yaml": f"name: clicks\n{PIPELINE}"}
 TRAIN = ["train", "clicks.yaml"]
 

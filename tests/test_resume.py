@@ -46,16 +46,12 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "examples", "ranker", "how", "epoch"),
-    [("corr", "prefix", "din", signal.SIGKILL, 3), ("two-stage", "window", "deepfm", signal.SIGINT, 2)],
+    ("method", "examples", "how", "epoch"), [("corr", "prefix", signal.SIGKILL, 3), ("two-stage", "window", signal.SIGINT, 2)]
 )
-def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch, method, examples, ranker, how, epoch):
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch, method, examples, how, epoch):
     """Killed or interrupted in an epoch of five: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    overrides = [
-        f"training={{method: {method}, examples: {examples}, epochs: 5, patience: 5, batch_size: 8}}",
-        f"ranker={{name: {ranker}, dim: 8}}",
-    ]
+    overrides = [LIGHT, f"training={{method: {method}, examples: {examples}, epochs: 5, patience: 5, batch_size: 8}}"]
     monkeypatch.chdir(tmp_path)
     expected = runs.train(load_settings(pipeline, overrides), tmp_path / "left-alone", quiet)
     runs.evaluate(expected)
