@@ -107,13 +107,12 @@ class SnapshotIndex:
 
         A place that the index could not fill holds the best item again.
         """
-        ids, _ = self._search(tf.cast(queries, tf.float32), tf.constant(count))
+        ids, _ = self._index.search(tf.cast(queries, tf.float32), tf.constant(count))
         return tf.where(ids > 0, ids, ids[:, :1])
 
     def _build(self) -> None:
         vectors = self._vectors()
         self._index = build_index("exact" if vectors.shape[0] < SMALL else "scann", vectors)
-        self._search = tf.function(self._index.search, autograph=False)
 
 
 def build_index(kind: IndexKind, vectors: tf.Tensor) -> ExactIndex | ScannIndex:

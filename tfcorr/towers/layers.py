@@ -47,7 +47,7 @@ class Domain(NamedTuple):
 
 
 class Tower(tf.keras.Model):
-    """What scores items for contexts: a retriever or a ranker."""
+    """What scores items for contexts: a retriever or a ranker. Its graphs are built without AutoGraph."""
 
     Settings: ClassVar[type[TowerSettings]]
     reads: frozenset[str] = frozenset({"history"})  # the context's tensors that it needs: "history", "user", features
