@@ -49,7 +49,9 @@ def is_drawn_from(samples, shares):
 
 
 def test_every_name_that_settings_allow_is_registered():
-    assert set(NEGATIVES) == {"resample", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"}
+    assert set(NEGATIVES) == {
+        "resample", "uncorrected", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"
+    }  # fmt: skip
     assert set(DISTILLATION) == {"resample", "rand", "top", "toprand"}
     assert {*NEGATIVES, *DISTILLATION} > GLOBAL
 
@@ -145,6 +147,14 @@ def test_resample_is_the_two_steps():
     assert is_drawn_from(drawn.samples, shares)
 
 
+def test_uncorrected_are_the_resampled_without_their_log_q():
+    drawn, resampled, _ = drawn_by("uncorrected")
+    assert (drawn.samples.numpy() == resampled.drawn.samples.numpy()).all()
+    assert resampled.drawn.sample_log_q.numpy().all()
+    assert not drawn.sample_log_q.numpy().any()
+    assert not drawn.target_log_q.numpy().any()
+
+
 def test_an_index_answers_by_the_vectors_of_its_last_refresh(monkeypatch):
     vectors = {"now": np.eye(5, dtype=np.float32)}
     index = SnapshotIndex(lambda: tf.constant(vectors["now"]))
@@ -169,7 +179,7 @@ def test_an_index_answers_by_the_vectors_of_its_last_refresh(monkeypatch):
     [
         ({"negatives": "ltop", "pool": 10, "samples": 20}, "negatives: ltop takes 20 samples from a pool of 10"),
         ({"negatives": "ltoprand", "pool": 10, "samples": 5}, r"local_top \(50\) is more than the pool \(10\)"),
-        ({"negatives": "hard"}, "Input should be 'resample', 'gtop'"),
+        ({"negatives": "hard"}, "Input should be 'resample', 'uncorrected', 'gtop'"),
     ],
 )
 def test_settings_that_cannot_be_drawn_are_refused(settings, message):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tfcorr.cooperation.proposals import PoolScope
 from tfcorr.settings import Settings
 
-NegativeStrategy = Literal["resample", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"]
+NegativeStrategy = Literal["resample", "uncorrected", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"]
 DistillationSet = Literal["resample", "rand", "top", "toprand"]
 
 

@@ -18,6 +18,11 @@ def resample(source: Source) -> Drawn:
     return source.resampled().drawn
 
 
+def uncorrected_resample(source: Source) -> Drawn:
+    """What `resample` draws, taken as it comes: the ranker then learns to tell the target from what the retriever proposes."""
+    return uncorrected(source.resampled().drawn.samples)
+
+
 def global_top(source: Source) -> Drawn:
     """The retriever's L best of all items."""
     return uncorrected(source.best(source.sampler.settings.samples))
@@ -67,6 +72,7 @@ def in_batch(source: Source) -> Drawn:
 
 NEGATIVES: dict[NegativeStrategy, Callable[[Source], Drawn]] = {
     "resample": resample,
+    "uncorrected": uncorrected_resample,
     "gtop": global_top,
     "gtoprand": global_top_random,
     "ltop": local_top,
