@@ -125,6 +125,10 @@ def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
     assert code == 0
     assert "8 recommendations written" in out
     assert pl.read_parquet(tmp_path / "out.parquet").height == 8
+    for option in (["--titles"], ["--exclude", "film-3"]):
+        code, _, err = tfcorr("recommend", trained.folder, "--input", "users.parquet", "--output", "out.parquet", *option)
+        assert code == 2
+        assert "--exclude and --titles are of one history" in err
 
 
 @pytest.mark.parametrize("given", ["user=ann", "device"])

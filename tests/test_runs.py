@@ -12,6 +12,7 @@ from tests.conftest import LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
 from tfcorr.evaluation.metrics import summarise
+from tfcorr.files import locked
 from tfcorr.settings import InputError
 from tfcorr.training import Bookkeeper
 
@@ -70,6 +71,9 @@ def test_each_method_trains_other_towers_by_other_strategies(tmp_path, monkeypat
     sampler = {"pool": 20, "samples": 5} | {name: training.pop(name) for name in ("negatives", "distillation") if name in training}
     settings = load_settings(pipeline, [f"training={training | {'epochs': 2, 'batch_size': 200}}", f"sampler={sampler}", *towers])
     run = runs.train(settings, console=quiet)
+    estimated = set(pl.read_csv(run.folder / "history.csv").columns)
+    # Of draws without a probability it would be no estimate.
+    assert bool({"log_loss", "log_loss_ranker"} & estimated) == ("ltop" not in sampler.values())
     measured = runs.evaluate(run).metrics
     opened = runs.open_run(run.folder)
     assert runs.evaluate(opened).metrics == measured
@@ -134,6 +138,16 @@ def test_a_second_run_into_the_same_folder_is_refused_unless_told_otherwise(trai
     longer = trained.settings.model_copy(update={"seed": 2})
     with pytest.raises(InputError, match="cannot resume with other settings than the run began with; these differ: seed"):
         runs.train(longer, root, quiet, resume=True)
+
+
+def test_one_process_at_a_time_trains_a_run(trained):
+    before = weights(trained)
+    with locked(trained.folder.parent / f".{trained.folder.name}.training.lock"):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(InputError, match="another process holds this lock"):
+                runs.train(trained.settings, trained.folder.parent, quiet, **options)
+    for one, other in zip(weights(runs.open_run(trained.folder)), before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["[old]", "what?", "a*", "back\\slash"])

@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
-from tfcorr.files import read_intact, remove_whole, write_whole
+from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
@@ -67,13 +67,29 @@ def train(
 ) -> Run:
     """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
 
-    A folder that exists is refused unless one of `resume` and `overwrite` is set. `callbacks` are called in every stage, at an
+    A folder that exists is refused unless one of `resume` and `overwrite` is set, and one in which another process trains always.
+    `callbacks` are called in every stage, at an
     epoch's end once its row stands in history.csv; one that sets `model.stop_training` ends the stage there.
     """
     strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
     console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name
-    if writes:
-        _check_claim(folder, settings, resume, overwrite)
+    _check_path(folder)
+    with locked(root / f".{settings.name}.training.lock", others_wait=False) if writes else nullcontext():
+        if writes:
+            _check_claim(folder, settings, resume, overwrite)
+        return _train(settings, folder, strategy, writes, console, resume, callbacks)
+
+
+def _train(
+    settings: RunSettings,
+    folder: Path,
+    strategy: tf.distribute.Strategy,
+    writes: bool,
+    console: Console,
+    resume: bool,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+) -> Run:
+    """What `train` does in a folder that it may have, where no other process trains."""
     warm = settings.training.warm_start
     if warm is not None and warm.resolve() == folder.resolve():
         raise InputError(f"training.warm_start: {warm} is the run itself, whose weights would be gone; choose another --name")
@@ -205,7 +221,6 @@ def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) ->
 
 def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
     """Refuses a folder that this run may not have."""
-    _check_path(folder)
     is_run = (folder / "settings.yaml").is_file()
     if is_run and resume:
         before, now = (flat(each.model_dump(mode="json")) for each in (load_settings(folder / "settings.yaml"), settings))

@@ -179,7 +179,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves the bar on."""
-        self.progress.update(self.task, completed=batch + 1, losses=_losses(logs or {}))
+        self.progress.update(self.task, completed=batch + 1, losses=epoch_losses(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes the bar away."""
@@ -265,13 +265,17 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def _losses(values: Mapping[str, Any]) -> str:
-    """The estimated log-losses over all items: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs."""
-    shown = {name.removeprefix("log_loss"): value for name, value in values.items() if name.startswith("log_loss")}
-    return "log-loss " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
+def epoch_losses(values: Mapping[str, Any]) -> str:
+    """The estimated log-losses over all items: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs.
+
+    A tower whose samples allow no such estimate, trained alone, shows its loss.
+    """
+    what = "log_loss" if any(name.startswith("log_loss") for name in values) else "loss"
+    shown = {name.removeprefix(what): value for name, value in values.items() if name.startswith(what)}
+    return what.replace("_", "-") + " " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
     stage, _, metric = monitor.partition("_")
     best = " (best)" if better else ""
-    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {_losses(row)}; {stage}'s {metric} {row[monitor]:.4f}{best}"
+    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {epoch_losses(row)}; {stage}'s {metric} {row[monitor]:.4f}{best}"

@@ -9,6 +9,7 @@ from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
+from tfcorr.training import epoch_losses
 
 COUNTS = np.arange(1, ITEMS + 1)
 SHARES = COUNTS / COUNTS.sum()
@@ -88,3 +89,14 @@ def test_a_rankers_auxiliary_loss_is_minimised_too():
         moved.append((float(logs["loss"]), values(ranker)))
     assert moved[0][0] == moved[1][0]  # the loss over candidates is logged by itself
     assert any(not np.allclose(one, other) for one, other in zip(moved[0][1], moved[1][1], strict=True))
+
+
+def test_negatives_without_a_probability_give_no_log_loss_over_all_items():
+    ranker, retriever = (build(name, {"dim": 8}, ITEMS, LENGTH) for name in ("din", "sasrec"))
+    for negatives, named in (("ltop", {"loss", "hardness"}), ("resample", {"loss", "log_loss", "hardness"})):
+        sampler = Sampler(SamplerSettings(pool=7, samples=5, negatives=negatives), COUNTS, retriever, seed=2)
+        model = RankerAlone(ranker, sampler, "softmax", retriever)
+        model.compile(optimizer=LazyAdam(0.01))
+        assert set(model.train_step(batch(rows=6))) == named
+    assert epoch_losses({"loss": 0.25, "hardness": 0.5}) == "loss 0.250"
+    assert epoch_losses({"loss": 0.25, "log_loss": 3.5}) == "log-loss 3.500"

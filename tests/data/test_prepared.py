@@ -7,7 +7,7 @@ import pytest
 
 from tfcorr.data.histories import prepare
 from tfcorr.data.interactions import DataSettings, Interactions
-from tfcorr.data.prepared import read_prepared, write_prepared
+from tfcorr.data.prepared import check_can_hold, read_prepared, write_prepared
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
 
@@ -43,6 +43,12 @@ def test_nothing_is_overwritten(dataset, tmp_path):
     write_prepared(dataset, tmp_path / "prepared")
     with pytest.raises(InputError, match="is there already"):
         write_prepared(dataset, tmp_path / "prepared")
+
+
+def test_features_which_it_has_no_place_for_are_refused():
+    check_can_hold(DataSettings(path="clicks.csv"))
+    with pytest.raises(InputError, match=r"data\.features: brand: prepared data hold ids, titles and histories alone"):
+        check_can_hold(DataSettings(path="clicks.csv", features={"brand": {"of": "item", "kind": "categorical"}}))
 
 
 def rewrite(name, change):

@@ -46,6 +46,13 @@ def test_runs_measured_in_other_ways_are_refused(tmp_path):
         compare([first], [second], k=10)
 
 
+def test_a_cut_off_beyond_what_was_retrieved_is_refused(tmp_path):
+    folder, _ = ranked(tmp_path / "a", 1, retrieve=50)
+    assert compare([folder], [folder], k=50)
+    with pytest.raises(InputError, match="only 50 items were retrieved for each user, so none has a rank up to 51; lower --k"):
+        compare([folder], [folder], k=51)
+
+
 def test_runs_of_other_users_are_refused(tmp_path):
     first, second = ranked(tmp_path / "a", 1)[0], ranked(tmp_path / "b", 1, users=20)[0]
     with pytest.raises(InputError, match="other users or targets"):

@@ -136,6 +136,21 @@ def test_what_a_kill_left_of_cells_that_are_done_is_removed(path, trainer):
     assert [each.name for each in runs.iterdir() if each.is_dir()] == ["another"]
 
 
+def test_a_cell_that_is_measured_once_more_goes_on_from_where_it_was_killed(path, trainer):
+    go(path, "only.walks=[apart]", "seeds=[1]")
+    runs, record = path.parent / "runs" / "study", json.loads((path.parent / "tables" / "cells.json").read_text())[0]
+    (runs / record["key"]).mkdir()
+    (runs / record["key"] / "of its last epoch").touch()
+
+    def killed(job):
+        assert (runs / record["key"] / "of its last epoch").exists()
+        raise KeyboardInterrupt
+
+    trainer.fail = killed
+    with pytest.raises(KeyboardInterrupt):
+        go(path, "only.walks=[all items]", "seeds=[1]")
+
+
 def test_data_that_change_meanwhile_are_no_cells_of_the_same_table(path, trainer):
     def changes(job):
         trainer.checksum = "1" * 64 if len(trainer.trained) == 3 else trainer.checksum

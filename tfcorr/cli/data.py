@@ -49,12 +49,13 @@ def prepare(
     Example: `tfcorr prepare pipelines/movielens100k.yaml data/movielens100k`
     """
     from tfcorr.config import load_settings
-    from tfcorr.data.prepared import check_absent, write_prepared
+    from tfcorr.data.prepared import check_absent, check_can_hold, write_prepared
     from tfcorr.data.sources import load
     from tfcorr.runs import account_table
 
     settings = load_settings(pipeline, override or [])
     check_absent(output)
+    check_can_hold(settings.data)
     dataset = load(settings.data)
     write_prepared(dataset, output)
     console.print(account_table(dataset))

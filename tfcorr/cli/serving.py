@@ -118,6 +118,8 @@ def recommend(
 
     if (not history and not context) == (source is None) or (source is None) != (output is None):
         raise typer.BadParameter("give either --history or --context or both, or --input and --output")
+    if source is not None and (exclude or titles):
+        raise typer.BadParameter("--exclude and --titles are of one history; a file may have a column exclude, and gets ids alone")
     if server is not None:
         from tfcorr.serving.client import RemoteRecommender
 

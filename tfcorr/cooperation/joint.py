@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler, Source
-from tfcorr.cooperation.strategies import NEGATIVES
+from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever, inner
 
@@ -33,7 +33,10 @@ class Joint(LoggedModel):
 
     def __init__(self, retriever: Retriever, ranker: Ranker, sampler: Sampler, loss: LossName, weight: float) -> None:
         """weight is that of the lesson in the retriever's loss."""
-        super().__init__(type(self).__name__.lower(), (*LOGGED, self.lesson))
+        logged = [*LOGGED, self.lesson]
+        if sampler.settings.negatives in UNCORRECTED:
+            logged.remove("log_loss_ranker")
+        super().__init__(type(self).__name__.lower(), logged)
         self.retriever, self.ranker, self.sampler, self.weight = retriever, ranker, sampler, weight
         self.loss_name, self.generator = loss, sampler.generator
         self.negatives = NEGATIVES[sampler.settings.negatives or "resample"]

@@ -1,5 +1,7 @@
 """What every trainable model of the cooperation shares: the means that an epoch logs."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
@@ -7,7 +9,7 @@ import tensorflow_recommenders as tfrs
 class LoggedModel(tfrs.Model):
     """A tfrs.Model that logs named means. A new trainer defines `train_step` and calls `record` in it."""
 
-    def __init__(self, name: str, logged: tuple[str, ...]) -> None:
+    def __init__(self, name: str, logged: Sequence[str]) -> None:
         super().__init__(name=name)
         self.means = {each: tf.keras.metrics.Mean(name=each) for each in logged}
 
@@ -17,9 +19,9 @@ class LoggedModel(tfrs.Model):
         return list(self.means.values())
 
     def record(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds a batch's values, of any shape, to the means; returns the epoch's means so far by name."""
-        for name, value in values.items():
-            self.means[name].update_state(value)
+        """Adds a batch's values, of any shape, to the means that there are; returns the epoch's means so far by name."""
+        for name, mean in self.means.items():
+            mean.update_state(values[name])
         return {name: mean.result() for name, mean in self.means.items()}
 
 

@@ -89,6 +89,7 @@ DISTILLATION: dict[DistillationSet, Callable[[Source], Drawn]] = {
     "toprand": global_top_random,
 }
 GLOBAL = {"gtop", "gtoprand", "top", "toprand"}  # these need an index of all items
+UNCORRECTED = {"uncorrected", "gtop", "gtoprand", "ltop", "ltoprand", "dns"}  # from their draws no loss over all items can be estimated
 
 
 def uncorrected(samples: tf.Tensor) -> Drawn:

@@ -1,5 +1,6 @@
 """The baseline: each tower trained alone, the ranker also by what the retriever, trained before and now frozen, draws for it."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
-from tfcorr.cooperation.strategies import NEGATIVES
+from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Retriever, Tower
 
@@ -15,8 +16,8 @@ from tfcorr.towers.layers import Retriever, Tower
 class Alone(LoggedModel):
     """What trains one tower and changes no other."""
 
-    def __init__(self, tower: Tower, sampler: Sampler, loss: LossName) -> None:
-        super().__init__("alone", ("loss", "log_loss", "hardness"))
+    def __init__(self, tower: Tower, sampler: Sampler, loss: LossName, logged: Sequence[str] = ("loss", "log_loss", "hardness")) -> None:
+        super().__init__("alone", logged)
         self.tower, self.sampler, self.loss_function, self.generator = tower, sampler, LOSSES[loss], sampler.generator
 
     def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, **others: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -52,7 +53,8 @@ class RankerAlone(Alone):
     tower: Tower
 
     def __init__(self, tower: Tower, sampler: Sampler, loss: LossName, retriever: Retriever) -> None:
-        super().__init__(tower, sampler, loss)
+        logged = ("loss", "hardness") if sampler.settings.negatives in UNCORRECTED else ("loss", "log_loss", "hardness")
+        super().__init__(tower, sampler, loss, logged)
         self.retriever = retriever
 
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:

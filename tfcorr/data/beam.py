@@ -28,7 +28,7 @@ import polars as pl
 
 from tfcorr.data.histories import check_trainable, dropped_and_left
 from tfcorr.data.interactions import DataSettings, Table, check_any_left, check_rows, mapped_columns, read_titles, told
-from tfcorr.data.prepared import account_json
+from tfcorr.data.prepared import account_json, check_can_hold
 from tfcorr.settings import InputError
 
 try:
@@ -57,6 +57,7 @@ HISTORIES = pa.schema([("user", pa.string()), ("items", pa.list_(pa.int32()))])
 
 def prepare_by_beam(settings: DataSettings, output: str, options: PipelineOptions) -> Account:
     """Prepares the interactions into the folder `output`, whole or not at all; returns the account. Raises: InputError."""
+    check_can_hold(settings)
     files = _input_files(settings)
     output = output.rstrip("/") if "://" in output else os.path.abspath(os.path.expanduser(output))
     if FileSystems.exists(output) or _found(output, "**"):

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from tfcorr.data.histories import Catalogue, Dataset, Histories, check_trainable
+from tfcorr.data.interactions import DataSettings
 from tfcorr.files import read_intact, write_whole
 from tfcorr.settings import InputError
 
@@ -42,6 +43,15 @@ def write_prepared(dataset: Dataset, folder: Path) -> None:
         write_account(partial, dataset.account)
 
     write_whole(folder, write)
+
+
+def check_can_hold(settings: DataSettings) -> None:
+    """Raises: InputError if the data have what a prepared folder has no place for."""
+    if settings.features:
+        raise InputError(
+            f"data.features: {', '.join(settings.features)}: prepared data hold ids, titles and histories alone; "
+            "leave the features out, or train on the file itself"
+        )
 
 
 def check_absent(folder: Path) -> None:

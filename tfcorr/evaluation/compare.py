@@ -33,14 +33,17 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
 
     Each stage that all of them have is compared. A group's value for a user is the mean over its runs. Each path is a run's
     folder that holds `ranks.parquet`.
-    Raises: InputError if a run was not evaluated, or if the runs do not have the same users and targets, or were measured
-    in other ways.
+    Raises: InputError if a run was not evaluated, or retrieved fewer than k, or if the runs do not have the same users and
+    targets, or were measured in other ways.
     """
     ours, theirs = [read_ranks(folder) for folder in first], [read_ranks(folder) for folder in second]
     key = ours[0].select("user", "target")
     for folder, table in zip([*first, *second], [*ours, *theirs], strict=True):
         if not table.select("user", "target").equals(key):
             raise InputError(f"{folder}: has other users or targets than {first[0]}; compare runs of the same data")
+    retrieved = int(how_measured(first[0])["retrieve"] or k)
+    if k > retrieved:
+        raise InputError(f"{first[0]}: only {retrieved} items were retrieved for each user, so none has a rank up to {k}; lower --k")
     measured = _measured(first[0])
     for folder in [*first, *second]:
         if _measured(folder) != measured:

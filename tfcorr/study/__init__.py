@@ -95,7 +95,8 @@ class _Work:
 
     def _tidy(self) -> None:
         """Removes the runs of cells that are done, and what a kill left half removed."""
-        done = {record.key for record in self.records.all()}
+        again = {task.cell.key for task in tasks(self.study, self.records)}  # done, but not measured as is asked for now
+        done = {record.key for record in self.records.all()} - again
         for path in self.root.iterdir():
             if path.is_dir() and (path.name in done or path.name.startswith(".")):
                 shutil.rmtree(path)

@@ -145,8 +145,8 @@ def _learning(runs: Sequence[Measured]) -> Chart | None:
     ]
     caption = (
         "Means over an epoch's training targets. The log-loss estimates −log of the target's softmax among all items, and is the curve "
-        "that falls; a retriever that draws its own negatives has a training loss near log(1 + samples) at all times, of which only "
-        "the gradient informs."
+        "that falls (a ranker whose negatives are uncorrected has none); a retriever that draws its own negatives has a training loss "
+        "near log(1 + samples) at all times, of which only the gradient informs."
     )
     return _lines("loss", "Losses over epochs", caption + about_breaks(runs), panels)
 
