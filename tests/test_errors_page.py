@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfcorr import cli
+from tfcorr.files import locked
 from tfcorr.serving.server import serve
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
@@ -70,7 +71,7 @@ CASES = {
 def quoted():
     """The messages on the page, of which each has to be raised."""
     found = [block.strip() for block in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)]
-    assert len(found) == len(set(found)) == len(CASES) + 2  # the two tests below, beside the cases
+    assert len(found) == len(set(found)) == len(CASES) + 3  # the three tests below, beside the cases
     return found
 
 
@@ -102,6 +103,12 @@ def said(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_a_message_is_quoted_as_it_is(case, said, quoted):
     message = said(*CASES[case])
+    assert is_quoted_once(message, quoted), message
+
+
+def test_a_run_that_is_in_training_is_quoted_as_it_is(said, quoted, tmp_path):
+    with locked(tmp_path / "saved_models" / ".clicks.training.lock"):
+        message = said([*TRAIN, "--resume"], RUN)
     assert is_quoted_once(message, quoted), message
 
 
