@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ training: {epochs: 3, batch_size: 64, averaging: 0.3, retriever: {learning_rate:
 evaluation: {retrieve: 25, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
 """
 LIGHT = "ranker={name: deepfm, dim: 8, mlp: [8]}"  # a setting for tests in which any ranker would do: its graphs are soon made
+
+gc.set_threshold(100_000, 50, 100)  # graphs are many objects, of which few are garbage: looking often costs time
 
 
 @pytest.fixture(autouse=True)

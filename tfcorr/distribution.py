@@ -77,7 +77,7 @@ def first_epoch_here(strategy: tf.distribute.Strategy, epoch: int) -> int | tf.T
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns when every process has come here, so that what the chief wrote before is there for all."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def arrive() -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(1.0)), axis=None)
 
