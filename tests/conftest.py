@@ -19,7 +19,9 @@ sampler: {pool: 20, samples: 5}
 training: {epochs: 3, batch_size: 64, averaging: 0.3, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01, decay: 0.9}}
 evaluation: {retrieve: 25, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
 """
-LIGHT = "ranker={name: deepfm, dim: 8, mlp: [8]}"  # a setting for tests in which any ranker would do: its graphs are soon made
+# Settings for tests in which any towers would do: their graphs are soon made.
+LIGHT = "ranker={name: deepfm, dim: 8, mlp: [8]}"
+FPMC = "retriever={name: fpmc, dim: 8}"
 
 gc.set_threshold(100_000, 50, 100)  # graphs are many objects, of which few are garbage: looking often costs time
 

@@ -13,7 +13,9 @@ from tfcorr.config import load_settings
 from tfcorr.data.sources import load
 from tfcorr.serving import versions
 
-COMMANDS = ["init", "train", "tune", "prepare", "evaluate", "report", "compare", "export", "label", "serve", "recommend", "doctor"]
+GROUP = typer.main.get_command(cli.app)
+COMMANDS = [name for name, command in GROUP.commands.items() if not hasattr(command, "commands")]
+COMMANDS += [f"data {name}" for name in GROUP.commands["data"].commands]
 
 
 @pytest.fixture
@@ -33,13 +35,14 @@ def tfcorr(monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_page_has_an_example_that_parses(tfcorr, command):
-    code, out, _ = tfcorr(command, "--help")
+    code, out, _ = tfcorr(*command.split(), "--help")
     assert code == 0
     example = re.search(rf"Example: tfcorr ({command}.*?)(?:\*|╭|Arguments|Options|$)", " ".join(out.replace("│", " ").split()))[1]
-    group = typer.main.get_command(cli.app)
-    with group.make_context("tfcorr", cli._spread(example.split()), resilient_parsing=False) as context:
-        name, chosen, arguments = group.resolve_command(context, example.split())
-        chosen.make_context(name, cli._spread(arguments))  # a usage error if it does not parse
+    chosen, arguments = GROUP, example.split()
+    with chosen.make_context("tfcorr", cli._spread(arguments), resilient_parsing=False) as context:
+        while hasattr(chosen, "commands"):
+            _, chosen, arguments = chosen.resolve_command(context, arguments)
+        chosen.make_context(command, cli._spread(arguments))  # a usage error if it does not parse
 
 
 def test_prepared_data_are_those_that_a_run_reads(tfcorr, trained, project, tmp_path, monkeypatch):
@@ -95,7 +98,7 @@ def test_wrong_usage_exits_with_2_and_wrong_input_with_1(tfcorr, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path):
+def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path, eagerly):
     run = tmp_path / "run"  # a copy, as ranks.parquet is written anew
     shutil.copytree(trained.folder, run)
     code, out, _ = tfcorr("evaluate", run, "--k", "1", "5", "10", "--json", "--ranker-alone")

@@ -123,7 +123,12 @@ def test_defaults_are_the_papers(tmp_path):
     assert (settings.sampler.pool, settings.sampler.samples, settings.sampler.temperature, settings.training.kl_weight) == (100, 20, 1, 1)
 
 
-STUDIES = sorted(path for path in Path("pipelines").glob("*.yaml") if "\nsystems:" in path.read_text())
+PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.yaml"))
+STUDIES = [path for path in PIPELINES if "\nsystems:" in path.read_text()]
+
+
+def test_the_papers_tables_are_shipped():
+    assert {path.stem for path in STUDIES} == {*(f"table{number}" for number in range(2, 7)), "figure2", "ablation"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -131,7 +136,7 @@ def test_every_shipped_study_is_valid(path):
     assert load_study(path).settings.name == path.stem
 
 
-@pytest.mark.parametrize("path", sorted({*Path("pipelines").rglob("*.yaml")} - {*STUDIES}), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted({*PIPELINES} - {*STUDIES}), ids=lambda path: path.stem)
 def test_every_pipeline_that_is_shipped_is_valid(path):
     assert load_settings(path).name == path.stem
     assert yaml.safe_load(path.read_text())["data"]

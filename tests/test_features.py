@@ -85,9 +85,10 @@ def test_the_exported_cascade_ranks_as_evaluation_did(run):
     assert places == ranks["cascade"].to_list()
 
 
-def test_a_tower_may_be_kept_from_features_and_a_misspelt_one_is_refused(run, monkeypatch):
+def test_a_tower_may_be_kept_from_features_and_a_misspelt_one_is_refused(run, monkeypatch, eagerly):
     monkeypatch.chdir(run.folder.parent.parent)
-    settings = load_settings("shop.yaml", ["ranker.features=[]", "retriever.features=[kind]", "training.epochs=1"], "plain")
+    one_step = ["training.epochs=1", "training.batch_size=2000"]
+    settings = load_settings("shop.yaml", ["ranker.features=[]", "retriever.features=[kind]", *one_step], "plain")
     plain = runs.train(settings, console=Console(quiet=True))
     assert plain.retriever.reads == plain.towers["ranker"].reads == {"history"}
     settings = load_settings("shop.yaml", ["ranker.features=[devise]"], "misspelt")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.conftest import LIGHT, write_project
+from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
 from tfcorr.data.features import FeatureSettings, encode
@@ -17,7 +17,13 @@ from tfcorr.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
-STILL = ["training.epochs=1", "training.averaging=0", "training.retriever.learning_rate=1e-12", "training.ranker.learning_rate=1e-12"]
+STILL = [
+    "training.epochs=1",
+    "training.averaging=0",
+    "training.retriever.learning_rate=1e-12",
+    "training.ranker.learning_rate=1e-12",
+    "training.batch_size=600",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,9 @@ def yesterday(tmp_path_factory):
     """A run; since then two films came, one user came, and one film is gone."""
     folder = tmp_path_factory.mktemp("days")
     pipeline = write_project(folder)
-    pipeline.write_text(re.sub("ranker: .*", LIGHT.replace("=", ": "), pipeline.read_text(), count=1))
+    light = {"ranker: .*": LIGHT, "retriever: .*": FPMC}
+    for setting, other in light.items():
+        pipeline.write_text(re.sub(f"^{setting}", other.replace("=", ": "), pipeline.read_text(), count=1, flags=re.MULTILINE))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run = runs.train(load_settings(pipeline), folder / "runs", Console(quiet=True))

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.conftest import LIGHT, write_project
+from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
 
@@ -45,19 +45,18 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
         assert "interrupted; go on with: tfcorr train" in output
 
 
-@pytest.mark.parametrize(
-    ("method", "examples", "how", "epoch"), [("corr", "prefix", signal.SIGKILL, 3), ("two-stage", "window", signal.SIGINT, 2)]
-)
-def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch, method, examples, how, epoch):
-    """Killed or interrupted in an epoch of five: same weights, history and ranks as if left alone."""
+def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch):
+    """Interrupted in its first stage and killed in its second: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    overrides = [LIGHT, f"training={{method: {method}, examples: {examples}, epochs: 5, patience: 5, batch_size: 8}}"]
+    overrides = [LIGHT, "training={method: corr, start: retriever, examples: window, epochs: 5, patience: 5, batch_size: 8}"]
     monkeypatch.chdir(tmp_path)
     expected = runs.train(load_settings(pipeline, overrides), tmp_path / "left-alone", quiet)
     runs.evaluate(expected)
     command = "train", pipeline, *(word for each in overrides for word in ("--set", each))
     history = tmp_path / "saved_models" / "walks" / "history.csv"
-    kill_during_epoch(tfcorr(*command, cwd=tmp_path), history, epoch, how)
+    for how, epoch, more in ((signal.SIGINT, 2, []), (signal.SIGKILL, 8, ["--resume"])):
+        kill_during_epoch(tfcorr(*command, *more, cwd=tmp_path), history, epoch, how)
+    assert pl.read_csv(history)["stage"][-1] == "joint"
     assert pl.read_csv(history).height < pl.read_csv(expected.folder / "history.csv").height
     resumed = tfcorr(*command, "--resume", cwd=tmp_path)
     output, _ = resumed.communicate()
@@ -80,10 +79,10 @@ def left_alone(eagerly, tmp_path_factory):
     pipeline = write_project(tmp_path_factory.mktemp("left-alone"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.parent)
-        return runs.train(load_settings(pipeline, [LIGHT, "training.batch_size=300"]), pipeline.parent / "saved_models", quiet)
+        return runs.train(load_settings(pipeline, [FPMC, LIGHT, "training.batch_size=300"]), pipeline.parent / "saved_models", quiet)
 
 
-@pytest.mark.parametrize("write", range(1, 6))
+@pytest.mark.parametrize("write", range(1, 5))
 def test_a_run_killed_between_two_writes_resumes_to_the_same_end(left_alone, tmp_path, monkeypatch, write):
     """Stopped before it writes its best weights, or its state, for the first time or a later one: as if left alone."""
     monkeypatch.chdir(left_alone.folder.parent.parent)

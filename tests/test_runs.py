@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from tests.conftest import LIGHT, write_project
+from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
 from tfcorr.evaluation.metrics import summarise
@@ -87,7 +87,7 @@ def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, m
     pipeline = write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     settings = load_settings(
-        pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2", "training.batch_size=200", LIGHT]
+        pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2", "training.batch_size=200", FPMC, LIGHT]
     )
     found = []
     average = Bookkeeper._average
@@ -163,7 +163,8 @@ def test_a_path_that_reads_as_a_pattern_is_refused_before_anything_is_written(tr
 def test_overwrite_replaces_a_run(trained, project, tmp_path, monkeypatch):
     shutil.copytree(trained.folder, tmp_path / trained.settings.name)
     monkeypatch.chdir(project.parent)
-    second = runs.train(load_settings(project, ["training.epochs=1", LIGHT]), tmp_path, quiet, overwrite=True)
+    settings = load_settings(project, ["training.epochs=1", "training.batch_size=600", FPMC, LIGHT])
+    second = runs.train(settings, tmp_path, quiet, overwrite=True)
     assert pl.read_csv(second.folder / "history.csv").height == 1
     assert not (second.folder / "serving").exists()
     assert second.settings.ranker.name == "deepfm"
@@ -225,9 +226,18 @@ def test_training_that_diverges_stops_with_one_clear_sentence(tmp_path, monkeypa
 def test_mixed_precision_trains_in_bfloat16_and_keeps_towers_that_compute_in_float32(project, tmp_path, monkeypatch):
     seen = {}
     monkeypatch.chdir(project.parent)
-    monkeypatch.setattr(runs, "fit", lambda stage, **_: seen.update(trained=stage.trained, kept=stage.kept))
+
+    def one_step(stage, batches, **_):
+        before = {name: [variable.numpy() for variable in tower.trainable_variables] for name, tower in stage.trained.items()}
+        logs = stage.model.train_step(next(iter(batches(0, tf.distribute.InputContext()))))
+        seen.update(trained=stage.trained, kept=stage.kept, before=before, logs=logs)
+
+    monkeypatch.setattr(runs, "fit", one_step)
     runs.train(load_settings(project, ["training.mixed_precision=true"]), tmp_path, Console(quiet=True))
     for part, dtype in (("trained", "bfloat16"), ("kept", "float32")):
         for tower in seen[part].values():
             assert {layer.compute_dtype for layer in tower.layers} == {dtype}
             assert {variable.dtype for variable in tower.trainable_variables} == {tf.float32}
+    assert all(np.isfinite(value) for value in seen["logs"].values())
+    for name, before in seen["before"].items():
+        assert any(not np.array_equal(*each) for each in zip(before, seen["trained"][name].trainable_variables, strict=True)), name

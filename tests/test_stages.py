@@ -1,8 +1,7 @@
 """Runs with more than a retriever and a ranker's usual training: towers in the middle, a blend, a start from the retriever."""
 
 import json
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import polars as pl
@@ -10,29 +9,30 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.conftest import LIGHT, write_project
-from tests.serving.test_export import LISTS
+from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs, stages
 from tfcorr.config import load_settings
 from tfcorr.data.features import Feature
 from tfcorr.data.sources import load
+from tfcorr.serving.recommend import Recommender
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Domain, tower_of
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 quiet = Console(quiet=True)
-MIDDLE = "middle=[{tower: {name: gru4rec, dim: 8}, keep: 22, samples: 4}]"
+MIDDLE = "middle=[{tower: {name: sasrec, dim: 8}, keep: 22, samples: 4}]"
 
 
 def trained_on(folder, monkeypatch, *overrides):
     pipeline = write_project(folder)
     monkeypatch.chdir(folder)
-    return runs.train(load_settings(pipeline, ["training.epochs=1", "training.batch_size=200", *overrides]), folder / "saved_models", quiet)
+    settings = load_settings(pipeline, [FPMC, LIGHT, "training.epochs=1", "training.batch_size=200", *overrides])
+    return runs.train(settings, folder / "saved_models", quiet)
 
 
 def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch):
-    """In a fresh process the exported cascade's lists are those that evaluation scored, the blend of its scores included."""
+    """The exported cascade's lists are those that evaluation scored, the blend of its scores included."""
     run = trained_on(tmp_path, monkeypatch, MIDDLE, "evaluation.blend=true", "evaluation.validation_users=20")
     assert list(run.towers) == ["retriever", "middle_1", "ranker"]
     measured = runs.evaluate(run)
@@ -46,11 +46,11 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
     places = dataset.histories.targets("test")
     ids, starts = dataset.catalogue.ids, dataset.histories.starts(places)
     histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
-    command = [sys.executable, "-c", LISTS, str(run.folder), "exact"]
-    output = subprocess.run(command, input=json.dumps(histories), capture_output=True, text=True, check=True).stdout
+    found = Recommender(run.folder).recommend(histories, 25, context={"user": dataset.histories.users})
+    lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
     ranks = pl.read_parquet(run.folder / "ranks.parquet")
     compared = 0
-    for history, found, (target, rank) in zip(histories, json.loads(output), ranks.select("target", "blend").iter_rows(), strict=True):
+    for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "blend").iter_rows(), strict=True):
         assert len(found) <= 22
         if target not in history:
             assert (found.index(target) + 1 if target in found else None) == rank
@@ -59,7 +59,7 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
 
 
 def test_the_blends_weight_is_the_best_on_validation(tmp_path, monkeypatch):
-    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2", LIGHT)
+    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2")
     kept = json.loads((run.folder / "blend.json").read_text())
     values = kept["ndcg@20"]
     assert len(values) == 21
@@ -117,12 +117,13 @@ def test_what_no_cascade_can_be_is_refused(project, overrides, message):
         load_settings(project, overrides)
 
 
-def test_a_start_from_other_widths_is_refused_before_a_run_is_replaced(tmp_path, monkeypatch):
-    run = trained_on(tmp_path, monkeypatch, LIGHT)
-    wrong = load_settings(tmp_path / "walks.yaml", ["training.start=retriever", LIGHT, "ranker.dim=4"])
+def test_a_start_from_other_widths_is_refused_before_a_run_is_replaced(trained, project, tmp_path, monkeypatch):
+    shutil.copytree(trained.folder, tmp_path / "walks")
+    monkeypatch.chdir(project.parent)
+    wrong = load_settings(project, ["training.start=retriever", LIGHT, "ranker.dim=4"])
     with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; choose dim so"):
-        runs.train(wrong, run.folder.parent, quiet, overwrite=True)
-    assert runs.open_run(run.folder).settings == run.settings
+        runs.train(wrong, tmp_path, quiet, overwrite=True)
+    assert runs.open_run(tmp_path / "walks").settings == trained.settings
 
 
 def test_a_start_takes_over_the_features_that_both_towers_see():

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import LIGHT
+from tests.conftest import FPMC, LIGHT
+from tfcorr import runs, trial
 from tfcorr.config import load_settings
 from tfcorr.files import locked
 from tfcorr.settings import InputError
@@ -54,10 +55,10 @@ def test_a_curve_is_that_of_one_stage(tmp_path):
 @pytest.fixture
 def job(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.parent)
-    return Job(str(project), ["training.epochs=5", LIGHT], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
+    return Job(str(project), ["training.epochs=5", FPMC, LIGHT], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
 
 
-def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):
+def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path, monkeypatch):
     for number in range(GRACE):
         (tmp_path / f"trial-{number}").mkdir()
         pl.DataFrame({"stage": ["joint"] * 5, "cascade_ndcg@20": [0.99] * 5}).write_csv(tmp_path / f"trial-{number}" / "history.csv")
@@ -65,8 +66,8 @@ def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path):
     assert len(curve_of(job.folder, "cascade_ndcg@20", "joint")) == GRACE
     assert load_settings(job.folder / "settings.yaml") == load_settings(job.pipeline, job.overrides, "trial-7")
     assert f"joint epoch {GRACE}" in (tmp_path / "trial-7.log").read_text()
-    train_apart(job)  # as after a kill before the search could say that it has ended
-    assert len(curve_of(job.folder, "cascade_ndcg@20", "joint")) == GRACE
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it was trained once more"))
+    trial._train(job)  # as after a kill before the search could say that it has ended
 
 
 def test_a_trial_knows_the_towers_that_stand_in_files_of_the_users(job, tmp_path):
@@ -78,7 +79,7 @@ def test_a_trial_knows_the_towers_that_stand_in_files_of_the_users(job, tmp_path
 
 def test_a_mistake_in_a_trial_is_told_in_its_own_words(job):
     with pytest.raises(InputError, match=r"missing.csv: there is no such file"):
-        train_apart(replace(job, overrides=["data={path: missing.csv}"]))
+        trial._train(replace(job, overrides=["data={path: missing.csv}"]))
     assert not job.folder.exists()
 
 

@@ -214,7 +214,8 @@ def fit(
             own.insert(0, Refresh(stage.index, stage.refresh))
         data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
         try:
-            stage.model.fit(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
+            run = tf.autograph.experimental.do_not_convert(stage.model.fit)  # nor is the pipeline, or what layers call
+            run(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()
         if not int(bookkeeper.epochs_without_better) and int(bookkeeper.epochs_done) == epochs > 1:

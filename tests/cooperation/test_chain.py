@@ -14,7 +14,7 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import Drawn, SamplerSettings, resample
 
 FALSE_ALARM = 1e-4  # of each chi-square test here; its seed is fixed
-THREE = {"retriever": ("gru4rec", {}), "middle_1": ("sasrec", {}), "ranker": ("din", RECENT)}
+THREE = {"retriever": ("fpmc", {}), "middle_1": ("sasrec", {}), "ranker": ("din", RECENT)}
 TWO = {"retriever": ("sasrec", {}), "ranker": ("din", RECENT)}
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -73,10 +75,12 @@ def test_every_users_rank_is_the_oracles(exclude_seen, monkeypatch):
     batches = evaluation_batches(data, "test", LENGTH, batch_size=7)
     ranks = rank_users(rank_batch(cascade, batches.element_spec, exclude_seen, ranker_alone=True), batches)
     everything = np.arange(1, ITEMS + 1, dtype=np.int32)
-    for user in range(len(data.users)):
-        *past, target = data.items[data.offsets[user] : data.offsets[user + 1]]
-        context = {"history": tf.constant([past[-LENGTH:]])}
-        m, r = (np.concatenate([[np.nan], tower.score(context, everything[None])[0]]) for tower in (retriever, ranker))
+    pasts = [data.items[start : end - 1].tolist() for start, end in pairwise(data.offsets)]
+    context = {"history": tf.constant([past[-LENGTH:] for past in pasts])}
+    of_all = [tower.score(context, np.tile(everything, (len(pasts), 1))).numpy() for tower in (retriever, ranker)]
+    for user, past in enumerate(pasts):
+        target = data.items[data.offsets[user + 1] - 1]
+        m, r = (np.concatenate([[np.nan], scores[user]]) for scores in of_all)
         allowed = [item for item in everything if not exclude_seen or item not in past or item == target]
         retrieved = sorted(allowed, key=lambda item: -m[item])[:size]
         found = target in retrieved

@@ -58,24 +58,33 @@ import json, sys
 import tfcorr
 from pathlib import Path
 from tfcorr.serving.recommend import Recommender
-histories = json.loads(sys.stdin.read())
-found = Recommender(Path(sys.argv[1]), sys.argv[2]).recommend(histories, 25)
-assert ("scann" in sys.modules) == (sys.argv[2] == "scann")
-print(json.dumps(found.group_by("row", maintain_order=True).agg("item", "ranker_score")["item"].to_list()))
+histories, lists = json.loads(sys.stdin.read()), {}
+for index in ("exact", "scann"):
+    found = Recommender(Path(sys.argv[1]), index).recommend(histories, 25)
+    assert ("scann" in sys.modules) == (index == "scann")
+    lists[index] = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
+print(json.dumps(lists))
 """
 
 
-@both
-def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trained, index):
-    """Each test user's history, as string ids, to the exported cascade: the target stands where evaluation ranked it."""
+@pytest.fixture(scope="module")
+def answered(trained):
+    """What a fresh process answers to the test users' histories, as string ids, by index; with the histories and their places."""
     dataset = load(trained.settings.data)
     places = dataset.histories.targets("test")
     starts = dataset.histories.starts(places)
     ids = dataset.catalogue.ids
     histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
-    command = [sys.executable, "-c", LISTS, str(trained.folder), index]
+    command = [sys.executable, "-c", LISTS, str(trained.folder)]
     output = subprocess.run(command, input=json.dumps(histories), capture_output=True, text=True, check=True).stdout
-    lists = json.loads(output)
+    return json.loads(output), histories, starts, places, dataset
+
+
+@both
+def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trained, answered, index):
+    """The target stands where evaluation ranked it."""
+    by_index, histories, starts, places, dataset = answered
+    lists, ids = by_index[index], dataset.catalogue.ids
     ranks = pl.read_parquet(trained.folder / "ranks.parquet")
     compared = 0
     for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
@@ -192,12 +201,6 @@ def test_towers_that_read_the_user_are_asked_with_one_and_answer_as_evaluation_r
     assert not alone["ranker_score"].equals(alone["retriever_score"])
     unknown = recommender.recommend([[]], 5)
     assert unknown["ranker_score"].equals(unknown["retriever_score"])  # the most popular items
-
-
-def test_exporting_again_makes_the_next_version(trained, tmp_path):
-    run = runs.Run(tmp_path, trained.settings, trained.catalogue, trained.users, trained.features, trained.towers)
-    assert [runs.export_run(run) for _ in range(2)] == [1, 2]
-    assert [versions_on_disk(tmp_path / "serving" / name) for name in NAMES] == [{1, 2}] * 4
 
 
 def test_an_output_that_fails_midway_leaves_nothing(tmp_path):

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 import tensorflow as tf
@@ -123,6 +122,7 @@ def test_an_export_is_served_when_all_of_it_is_whole(exported):
     assert versions.labels(folder) == {"stable": 1, "canary": 2}
     assert list(models(folder)[0].model_version_policy.specific.versions) == [1, 2]
     assert versions.newest_served(folder) == 2
+    assert [versions.versions_on_disk(folder / name) for name in versions.MODELS] == [{1, 2}] * 4
 
 
 def test_a_label_rolls_back_and_forward(tmp_path):
@@ -182,11 +182,20 @@ def test_a_damaged_configuration_is_named(tmp_path):
 
 
 def test_two_exports_at_a_time_make_two_versions(tmp_path):
-    """The second waits until the first lets go."""
-    script = "import sys, time; from pathlib import Path; from tfcorr.serving.versions import exclusive\n"
-    script += "with exclusive(Path(sys.argv[1])): print('in', flush=True); time.sleep(1.5)"
+    """The second waits until the first lets go, and then sees its version."""
+    script = """
+import sys, time
+from pathlib import Path
+from tfcorr.serving import versions
+folder = Path(sys.argv[1])
+with versions.exclusive(folder):
+    print("in", flush=True)
+    time.sleep(1.5)
+    new = versions.next_version(folder)
+    for name in versions.MODELS:
+        (folder / name / str(new)).mkdir(parents=True)
+"""
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
-        started = time.monotonic()
         with versions.exclusive(tmp_path):
-            assert time.monotonic() - started > 1
+            assert versions.next_version(tmp_path) == 2

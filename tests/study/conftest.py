@@ -71,6 +71,7 @@ class Trainer:
 
     def __init__(self, checksum):
         self.checksum, self.trained, self.fail = checksum, [], lambda job: None
+        self.under_way = self.most_at_once = 0
 
     def __call__(self, module, job, log, environment):
         return Cell(self, job, log)
@@ -81,6 +82,8 @@ class Cell:
 
     def __init__(self, trainer, job, log):
         self.trainer, self.job, self.log = trainer, job, log
+        trainer.under_way += 1
+        trainer.most_at_once = max(trainer.most_at_once, trainer.under_way)
         self.log.write_text("")
 
     def has_ended(self, timeout):
@@ -91,6 +94,7 @@ class Cell:
 
     def outcome(self):
         settings, alone = self.job["settings"], self.job["ranker_alone"]
+        self.trainer.under_way -= 1
         self.trainer.fail(self.job)
         self.trainer.trained.append((settings["retriever"]["name"], settings["training"]["method"], settings["seed"], alone))
         folder = self.log.with_suffix("")

@@ -29,6 +29,7 @@ def go(path, *overrides, processes=1):
 def test_every_cell_is_trained_once(path, trainer):
     go(path)
     assert len(trainer.trained) == CELLS
+    assert trainer.most_at_once == 1
     assert set(Counter(trainer.trained).values()) == {1, 2}  # two choices of the search, with the first seed
     assert [method for _, method, _, alone in trainer.trained if alone] == ["two-stage"] * 3
     go(path)
@@ -76,6 +77,7 @@ def test_the_cheapest_come_first(path, trainer):
 def test_several_are_trained_at_once(path, trainer):
     go(path, processes=3)
     assert len(trainer.trained) == CELLS
+    assert trainer.most_at_once == 3
 
 
 def test_other_studies_share_its_cells(path, trainer):

@@ -11,7 +11,7 @@ from scipy import stats
 
 from tests.study.conftest import result_of
 from tfcorr.evaluation.metrics import MISSED
-from tfcorr.study import RECORDS, run_study
+from tfcorr.study import RECORDS, figure, run_study
 from tfcorr.study.records import Records, packed, unpacked
 from tfcorr.study.settings import load_study
 from tfcorr.study.tables import write_tables
@@ -104,10 +104,15 @@ def test_a_training_that_failed_is_named_and_not_chosen(path, trainer):
     assert "- Failed: mf, fast, seed 1: joint, epoch 1: loss is no number any more" in text
 
 
-def test_a_figure_over_an_axis_is_drawn_of_systems_that_have_a_place_on_it(path, trainer):
+def test_a_figure_over_an_axis_is_drawn_of_systems_that_have_a_place_on_it(path, trainer, monkeypatch):
+    drawn, png = [], figure.png
+    monkeypatch.setattr(figure, "png", lambda each: drawn.append(each) or png(each))
     overrides = ["x=the axis", "systems.apart.x=1", "systems.together.x=10", "systems.together.line=another"]
     table = run_study(path, overrides, 1, path.parent / "runs", Console(quiet=True))
     assert (table.parent / "small.png").stat().st_size > 5000
+    points = dict(point for line in drawn[-1].axes[0].containers for point in zip(*line.lines[0].get_data(), strict=True))
+    means = {x: np.mean([of_seed(seed, method, "cascade") for seed in (1, 2)]) for x, method in ((1, "two-stage"), (10, "corr"))}
+    assert points == pytest.approx(means)
 
 
 def test_ranks_are_kept_as_far_as_the_metrics_read_them():

@@ -31,6 +31,7 @@ class Chain(LoggedModel):
         self.towers, self.sampler, self.samples, self.generator = towers, sampler, samples, sampler.generator
         self.loss_function, self.weight = LOSSES[loss], weight
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data

@@ -48,6 +48,7 @@ class Joint(LoggedModel):
         """
         raise NotImplementedError
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data

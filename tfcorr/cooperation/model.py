@@ -7,7 +7,7 @@ import tensorflow_recommenders as tfrs
 
 
 class LoggedModel(tfrs.Model):
-    """A tfrs.Model that logs named means. A new trainer defines `train_step` and calls `record` in it."""
+    """A tfrs.Model that logs named means. A new trainer defines `train_step`, calls `record` in it and keeps AutoGraph out of it."""
 
     def __init__(self, name: str, logged: Sequence[str]) -> None:
         super().__init__(name=name)

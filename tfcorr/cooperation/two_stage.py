@@ -32,6 +32,7 @@ class RetrieverAlone(Alone):
 
     tower: Retriever
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
@@ -57,6 +58,7 @@ class RankerAlone(Alone):
         super().__init__(tower, sampler, loss, logged)
         self.retriever = retriever
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data

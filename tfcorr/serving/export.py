@@ -83,7 +83,7 @@ class Endpoint(tf.Module):
     def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
         """The graph of `serve` over what a context is made of, and `more`."""
         specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()}
-        return tf.function(serve, autograph=False).get_concrete_function(**specs)
+        return tf.autograph.experimental.do_not_convert(tf.function(serve, autograph=False).get_concrete_function)(**specs)
 
 
 class RetrieverEndpoint(Endpoint):

@@ -26,6 +26,7 @@ def recommend_users(cascade: Cascade, batches: tf.data.Dataset, exclude_seen: bo
         lists = {stage: each.best(k).ids for stage, each in scored.items()}
         return {stage: tf.pad(ids, [[0, 0], [0, k - tf.shape(ids)[1]]]) for stage, ids in lists.items()}
 
-    found = [(batch.row, best(batch)) for batch in batches]
+    listed = tf.autograph.experimental.do_not_convert(best)
+    found = [(batch.row, listed(batch)) for batch in batches]
     order = np.argsort(np.concatenate([rows for rows, _ in found]))
     return {stage: np.concatenate([each[stage] for _, each in found])[order] for stage in found[0][1]}
