@@ -17,7 +17,7 @@ quickstart: setup
 	$(BIN)/tfcorr recommend saved_models/movielens100k --history 50,181,172 --titles
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff format --check .

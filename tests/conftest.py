@@ -4,11 +4,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import tensorflow as tf
 from rich.console import Console
 
-from tfcorr import runs
-from tfcorr.config import load_settings
+import tfcorr  # TensorFlow comes after it, and not at all into the process that only hands out the tests
 
 PIPELINE = """
 data: {path: clicks.csv, titles: {path: titles.csv}}
@@ -26,8 +24,18 @@ FPMC = "retriever={name: fpmc, dim: 8}"
 gc.set_threshold(100_000, 50, 100)  # graphs are many objects, of which few are garbage: looking often costs time
 
 
+@pytest.hookimpl(tryfirst=True)  # before it is read which group a test is of
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By --dist loadgroup the tests of a file share a process, as do those of all files that take the trained run."""
+    shared = {item.path for item in items if "trained" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("trained" if item.path in shared else item.location[0]))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import tensorflow as tf
+
     tf.keras.utils.set_random_seed(7)
 
 
@@ -50,6 +58,8 @@ def write_project(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def eagerly():
     """Trains without graphs, of which the making takes longer than a few steps of tiny towers; others test the graphs."""
+    import tensorflow as tf
+
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -61,11 +71,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(project: Path) -> runs.Run:
+def trained(project: Path):
     """A run of the cooperation, trained, measured and exported once for all tests; they must not change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.parent)
-        run = runs.train(load_settings(project), project.parent / "saved_models", Console(quiet=True))
-        runs.evaluate(run, ranker_alone=True)
-        runs.export_run(run)
+        run = tfcorr.train(tfcorr.load_settings(project), project.parent / "saved_models", Console(quiet=True))
+        tfcorr.evaluate(run, ranker_alone=True)
+        tfcorr.export_run(run)
     return run

@@ -19,7 +19,8 @@ from tfcorr.settings import InputError
 
 WORKERS = {"worker": 2}
 TOWERS = ["--set", "retriever={name: fpmc, dim: 8}", "--set", LIGHT]
-# Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights.
+# Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights; where
+# one process has two devices, also those of a plain training, by no strategy.
 PROGRAM = """
 import sys
 import numpy as np, tensorflow as tf
@@ -28,8 +29,8 @@ if kind == "mirrored":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tfcorr.distribution import strategy_of
-strategy = strategy_of("none" if kind == "one" else kind)
-from tests.towers.test_contract import build
+strategy = strategy_of(kind)
+from tests.towers import test_contract
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
@@ -46,23 +47,30 @@ class Fixed(Sampler):
         drawn = [Drawn(pool[:, :count], log_q[:, 1 : count + 1], log_q[:, 0]) for count in (5, 8)]
         return Resampled(*drawn, scores, target_score, target_score, pool)
 
-tf.keras.utils.set_random_seed(3)
+test_contract.USERS = 60
 histories = load(load_settings("walks.yaml").data).histories
-with strategy.scope():
-    towers = [build(name, {"dim": 8, "dropout": 0.0}, 40, 6) for name in ("sasrec", "din")]
-    model = CoRR(*towers, Fixed(SamplerSettings(), np.ones(40, np.int64), towers[0], seed=5), "softmax", 1.0)
-    optimisers = {name: LazyAdam(0.01) for name in ("retriever", "ranker")}
-    for optimiser in optimisers.values():
-        optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
-    model.compile(optimizer=optimisers)
-sizes = "prefix", 6, 50
-batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
-history = model.fit(batches, epochs=2, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
-draw = tf.function(lambda: model.sampler.proposal.draw([20], model.generator))
-drawn = strategy.experimental_local_results(strategy.run(draw))
-weights = [variable.numpy() for tower in towers for variable in tower.trainable_variables]
-losses = np.array([history[name] for name in ("loss_retriever", "loss_ranker", "kl")])
-np.savez(result, *weights, losses=losses, drawn=np.array([each.numpy() for each in drawn]))
+
+def train(strategy, result):
+    tf.keras.utils.set_random_seed(3)
+    with strategy.scope():
+        towers = [test_contract.build(name, {"dim": 8, "dropout": 0.0}, 40, 6) for name in ("fpmc", "deepfm")]
+        model = CoRR(*towers, Fixed(SamplerSettings(), np.ones(40, np.int64), towers[0], seed=5), "softmax", 1.0)
+        optimisers = {name: LazyAdam(0.01) for name in ("retriever", "ranker")}
+        for optimiser in optimisers.values():
+            optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
+        model.compile(optimizer=optimisers)
+    sizes = "prefix", 6, 50
+    batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
+    history = model.fit(batches, epochs=2, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
+    draw = tf.function(lambda: model.sampler.proposal.draw([20], model.generator))
+    drawn = strategy.experimental_local_results(strategy.run(draw))
+    weights = [variable.numpy() for tower in towers for variable in tower.trainable_variables]
+    losses = np.array([history[name] for name in ("loss_retriever", "loss_ranker", "kl")])
+    np.savez(result, *weights, losses=losses, drawn=np.array([each.numpy() for each in drawn]))
+
+if kind == "mirrored":
+    train(tf.distribute.get_strategy(), "plain.npz")
+train(strategy, result)
 """
 
 
@@ -113,21 +121,16 @@ def finish(process):
     return output
 
 
-def train_by(kind, folder):
-    """The losses and weights of a training of one process. A SIGSEGV within TensorFlow, as in one run of fifty, is forgiven once."""
-    command = [sys.executable, "-c", PROGRAM, kind, f"{kind}.npz"]
+@pytest.fixture(scope="module")
+def by_devices(project):
+    """The losses and weights by one process: of a plain training, and of one on two devices."""
+    command = [sys.executable, "-c", PROGRAM, "mirrored", "mirrored.npz"]
     for _ in range(2):
-        code = subprocess.run(command, check=False, cwd=folder, env=os.environ | {"PYTHONPATH": os.getcwd()}).returncode
-        if code != -signal.SIGSEGV:
+        code = subprocess.run(command, check=False, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()}).returncode
+        if code != -signal.SIGSEGV:  # within TensorFlow, as in one run of fifty, it is forgiven once
             break
     assert code == 0
-    return np.load(folder / f"{kind}.npz")
-
-
-@pytest.fixture(scope="module")
-def in_one_process(project):
-    """The losses and weights of a plain training, no strategy."""
-    return train_by("one", project.parent)
+    return [np.load(project.parent / f"{name}.npz") for name in ("plain", "mirrored")]
 
 
 def assert_same_training(one, other):
@@ -136,18 +139,18 @@ def assert_same_training(one, other):
             np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_two_devices_train_as_one_does_and_draw_pools_of_their_own(project, in_one_process):
-    mirrored = train_by("mirrored", project.parent)
-    assert_same_training(in_one_process, mirrored)
+def test_two_devices_train_as_one_does_and_draw_pools_of_their_own(by_devices):
+    plain, mirrored = by_devices
+    assert_same_training(plain, mirrored)
     assert (mirrored["drawn"][0] != mirrored["drawn"][1]).any()
 
 
-def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their_own(project, in_one_process):
+def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their_own(project, by_devices):
     for process in start_cluster(project.parent, WORKERS, "-c", PROGRAM, "multi-worker", "worker-INDEX.npz"):
         finish(process)
     workers = [np.load(project.parent / f"worker-{index}.npz") for index in range(2)]
     for each in workers:
-        assert_same_training(in_one_process, each)
+        assert_same_training(by_devices[0], each)
     assert (workers[0]["drawn"] != workers[1]["drawn"]).any()
 
 
