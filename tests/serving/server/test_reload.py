@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -25,21 +26,35 @@ from tfcorr.serving.recommend import Recommender
 ROW = {"history": ["film-1", "film-2"], "k": 5, "exclude": ["film-4"]}
 
 
-@pytest.fixture
-def changing(trained, tmp_path):
-    """A server whose run may be changed, with the versions' folder."""
-    run = tmp_path / "run"
-    shutil.copytree(trained.folder, run)
-    server = start_server(run, "--model", "cascade")
-    yield server, run / "serving"
+@contextmanager
+def serving(run, *options):
+    server = start_server(run, "--model", "cascade", *options)
+    yield server
     server.process.kill()
     server.process.wait(30)
 
 
+@pytest.fixture(scope="module")
+def changing(trained, tmp_path_factory):
+    """A server whose run's versions may be changed, with their folder; the tests go on from what others left, and the last stops it."""
+    run = tmp_path_factory.mktemp("changing") / "run"
+    shutil.copytree(trained.folder, run)
+    with serving(run) as server:
+        yield server, run / "serving"
+
+
+@pytest.fixture(scope="module")
+def busy(trained, tmp_path_factory):
+    """A server that takes two requests at once, and waits no longer than a second; the last of its tests stops it."""
+    with serving(copy_of(trained, tmp_path_factory.mktemp("busy")), "--max-requests", 2, "--drain", 1) as server:
+        yield server
+
+
 def publish_copy(folder, version, label):
-    """Version 1 again as another, in the way in which an export would put it there."""
+    """The version that is served again as another, in the way in which an export would put it there."""
+    served = str(versions.newest_served(folder))
     for name in versions.MODELS:
-        shutil.copytree(folder / name / "1", folder / name / f".{version}.partial-0")
+        shutil.copytree(folder / name / served, folder / name / f".{version}.partial-0")
         (folder / name / f".{version}.partial-0").rename(folder / name / str(version))
     versions.publish(folder, version, label, 3)
 
@@ -50,8 +65,9 @@ def states(server):
 
 
 def wait_for(server, expected):
+    """Until these are the versions' states, and every other version has ended."""
     deadline = time.monotonic() + 30
-    while states(server) != expected:
+    while {version: state for version, state in states(server).items() if version in expected or state != "END"} != expected:
         assert time.monotonic() < deadline, states(server)
         time.sleep(0.1)
 
@@ -109,45 +125,50 @@ def message(label="", rows=1, history=("film-1", "film-2")):
 
 def test_versions_roll_forward_and_back_and_every_request_has_its_own_answer(changing, trained):
     server, folder = changing
+    first, second = versions.newest_served(folder), versions.next_version(folder)
+    third = second + 1
     histories = [(f"film-{number}", f"film-{2 * number}") for number in range(1, 7)]
     found = Recommender(trained.folder).recommend([list(each) for each in histories], 5)
     lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
     with Clients(server, dict(zip(histories, lists, strict=True))) as clients:
-        publish_copy(folder, 2, "canary")
-        wait_for(server, {1: "AVAILABLE", 2: "AVAILABLE"})
-        versions.move_labels(folder, {"stable": 2, "canary": None})
-        wait_for(server, {1: "END", 2: "AVAILABLE"})
-        publish_copy(folder, 3, "stable")  # the label waits until its new version answers
-        wait_for(server, {1: "END", 2: "END", 3: "AVAILABLE"})
-        versions.move_labels(folder, {"stable": 2})
-        wait_for(server, {1: "END", 2: "AVAILABLE", 3: "END"})
+        publish_copy(folder, second, "canary")
+        wait_for(server, {first: "AVAILABLE", second: "AVAILABLE"})
+        versions.move_labels(folder, {"stable": second, "canary": None})
+        wait_for(server, {first: "END", second: "AVAILABLE"})
+        publish_copy(folder, third, "stable")  # the label waits until its new version answers
+        wait_for(server, {first: "END", second: "END", third: "AVAILABLE"})
+        versions.move_labels(folder, {"stable": second})
+        wait_for(server, {first: "END", second: "AVAILABLE", third: "END"})
         time.sleep(0.3)
     assert not clients.failed
-    assert set(clients.answered) == {0, 1, 2, 3}  # 0 is over REST, which does not say
-    assert clients.stub.Predict(message("stable"), 30).model_spec.version.value == 2
+    assert set(clients.answered) == {0, first, second, third}  # 0 is over REST, which does not say
+    assert clients.stub.Predict(message("stable"), 30).model_spec.version.value == second
 
 
 def test_a_broken_version_or_configuration_takes_nothing_down(changing):
     server, folder = changing
+    first, second = versions.newest_served(folder), versions.next_version(folder)
     for name in versions.MODELS:
-        shutil.copytree(folder / name / "1", folder / name / "2")
-    (folder / "cascade" / "2" / "saved_model.pb").write_bytes(b"\x08\x01 no model")
-    versions.publish(folder, 2, "stable", 3)
-    assert "version 2: cannot be loaded" in server.lines_until("version 2")[-1]
+        shutil.copytree(folder / name / str(first), folder / name / str(second))
+    (folder / "cascade" / str(second) / "saved_model.pb").write_bytes(b"\x08\x01 no model")
+    versions.publish(folder, second, "stable", 3)
+    assert f"version {second}: cannot be loaded" in server.lines_until(f"version {second}: ")[-1]
     found = server.get("/v1/models/cascade").json()["model_version_status"]
-    assert [(each["version"], each["state"], each["status"]["error_code"]) for each in found] == [
-        ("2", "END", "UNKNOWN"),
-        ("1", "AVAILABLE", "OK"),
+    assert [
+        (int(each["version"]), each["state"], each["status"]["error_code"]) for each in found if int(each["version"]) in (first, second)
+    ] == [
+        (second, "END", "UNKNOWN"),
+        (first, "AVAILABLE", "OK"),
     ]
     stub, _ = server.stubs()
-    assert stub.Predict(message("stable"), 30).model_spec.version.value == 1
+    assert stub.Predict(message("stable"), 30).model_spec.version.value == first
     (folder / "models.config").write_text("model_config_list {")
     assert "models.config: is damaged" in server.lines_until("damaged")[-1]
-    assert stub.Predict(message(), 30).model_spec.version.value == 1
+    assert stub.Predict(message(), 30).model_spec.version.value == first
     (folder / "models.config").unlink()
     assert "models.config: is not there" in server.lines_until("not there")[-1]
-    versions.publish(folder, 1, "stable", 3)
-    wait_for(server, {1: "AVAILABLE", 2: "END"})
+    versions.publish(folder, first, "stable", 3)
+    wait_for(server, {first: "AVAILABLE", second: "END"})
 
 
 EXPORT = """
@@ -172,21 +193,23 @@ runs.export_run(run)
 def test_a_killed_export_is_never_loaded_and_the_next_one_clears_it_away(changing, trained):
     """Killed by SIGKILL when three of the four models are whole and the fourth is written, but not in its place."""
     server, folder = changing
+    first, second = versions.newest_served(folder), versions.next_version(folder)
+    before = versions.versions_on_disk(folder / "cascade_scann")
     with subprocess.Popen([sys.executable, "-c", EXPORT, folder.parent], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "half\n"
         os.kill(process.pid, signal.SIGKILL)
-    assert versions.versions_on_disk(folder / "cascade") == {1, 2}
-    assert versions.versions_on_disk(folder / "cascade_scann") == {1}
+    assert versions.versions_on_disk(folder / "cascade") == {*before, second}
+    assert versions.versions_on_disk(folder / "cascade_scann") == before
     assert list(folder.glob("*/.*.partial-*"))
     time.sleep(2.5)  # the server looks every second
-    assert states(server) == {1: "AVAILABLE"}
+    assert {version for version, state in states(server).items() if state != "END"} == {first}
     assert server.predict({"instances": [ROW]}).status_code == 200
-    with pytest.raises(ValueError, match="there is no whole version 2"):
-        versions.move_labels(folder, {"stable": 2})
+    with pytest.raises(ValueError, match=f"there is no whole version {second}"):
+        versions.move_labels(folder, {"stable": second})
     run = runs.Run(folder.parent, trained.settings, trained.catalogue, trained.users, trained.features, trained.towers)
-    assert runs.export_run(run) == 2
+    assert runs.export_run(run) == second
     assert not list(folder.glob("*/.*.partial-*"))
-    wait_for(server, {1: "END", 2: "AVAILABLE"})
+    wait_for(server, {first: "END", second: "AVAILABLE"})
 
 
 def test_a_server_that_is_told_to_stop_answers_what_it_was_asked(changing):
@@ -203,34 +226,30 @@ def test_a_server_that_is_told_to_stop_answers_what_it_was_asked(changing):
     assert server.process.stdout.read().splitlines()[-1] == "stopped"
 
 
-def test_a_slow_sender_is_waited_for_no_longer_than_it_was_said(trained, tmp_path):
-    server = start_server(copy_of(trained, tmp_path), "--model", "cascade", "--drain", "1")
-    host, port = server.url.removeprefix("http://").split(":")
+def test_too_many_requests_at_once_are_refused_at_once(busy):
+    stub, _ = busy.stubs()
+    asked = [stub.Predict.future(message(rows=256), 30) for _ in range(12)]
+    codes = [answer.code().name for answer in asked]
+    assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"}
+    assert busy.predict({"instances": [ROW]}).status_code == 200
+
+
+def test_a_slow_sender_is_waited_for_no_longer_than_it_was_said(busy):
+    host, port = busy.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as slow:
         slow.sendall(b"POST /v1/models/cascade:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         time.sleep(0.3)
-        server.process.send_signal(signal.SIGTERM)
+        busy.process.send_signal(signal.SIGTERM)
         started = time.monotonic()
-        assert server.process.wait(30) == 0
+        assert busy.process.wait(30) == 0
         assert time.monotonic() - started < 8
 
 
-def test_a_server_that_no_one_listens_to_goes_on(changing):
-    server, folder = changing
-    server.process.stdout.close()
-    publish_copy(folder, 2, "stable")
-    wait_for(server, {1: "END", 2: "AVAILABLE"})
-    assert server.predict({"instances": [ROW]}).status_code == 200
-
-
-def test_too_many_requests_at_once_are_refused_at_once(trained, tmp_path):
-    server = start_server(copy_of(trained, tmp_path), "--model", "cascade", "--max-requests", 2)
-    try:
-        stub, _ = server.stubs()
-        asked = [stub.Predict.future(message(rows=256), 30) for _ in range(12)]
-        codes = [answer.code().name for answer in asked]
-        assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"}
+def test_a_server_that_no_one_listens_to_goes_on_also_without_its_page(trained, tmp_path):
+    run = copy_of(trained, tmp_path)
+    with serving(run, "--no-page") as server:
+        server.process.stdout.close()
+        publish_copy(run / "serving", 2, "stable")
+        wait_for(server, {1: "END", 2: "AVAILABLE"})
         assert server.predict({"instances": [ROW]}).status_code == 200
-    finally:
-        server.process.kill()
-        server.process.wait(30)
+        assert server.get("/").status_code == server.get("/page/items?q=film").status_code == 404
