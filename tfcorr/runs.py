@@ -67,9 +67,9 @@ def train(
 ) -> Run:
     """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
 
-    A folder that exists is refused unless one of `resume` and `overwrite` is set, and one in which another process trains always.
-    `callbacks` are called in every stage, at an
-    epoch's end once its row stands in history.csv; one that sets `model.stop_training` ends the stage there.
+    A folder that exists is refused unless one of `resume` and `overwrite` is set; one in which another process trains, always.
+    `callbacks` are called in every stage, at an epoch's end once its row stands in history.csv; one that sets
+    `model.stop_training` ends the stage there.
     """
     strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
     console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name

@@ -214,7 +214,7 @@ def fit(
             own.insert(0, Refresh(stage.index, stage.refresh))
         data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
         try:
-            run = tf.autograph.experimental.do_not_convert(stage.model.fit)  # nor is the pipeline, or what layers call
+            run = tf.autograph.experimental.do_not_convert(stage.model.fit)  # AutoGraph is kept out of pipeline and layers
             run(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()

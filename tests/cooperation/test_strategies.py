@@ -9,7 +9,7 @@ from tests import oracles
 from tests.cooperation.test_sampling import FALSE_ALARM
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
-from tfcorr.cooperation.strategies import DISTILLATION, GLOBAL, NEGATIVES
+from tfcorr.cooperation.strategies import DISTILLATION, GLOBAL, NEGATIVES, UNCORRECTED
 from tfcorr.evaluation.index import SnapshotIndex
 from tfcorr.settings import InputError
 
@@ -145,6 +145,10 @@ def test_resample_is_the_two_steps():
         axis=0,
     )
     assert is_drawn_from(drawn.samples, shares)
+
+
+def test_what_is_said_to_be_uncorrected_has_no_log_q_and_all_else_has():
+    assert {name for name in NEGATIVES if not drawn_by(name)[0].sample_log_q.numpy().any()} == UNCORRECTED
 
 
 def test_uncorrected_are_the_resampled_without_their_log_q():

@@ -41,7 +41,7 @@ def rank_batch(
             found["ranker"] = _rank_among_all(cascade, batch, exclude)
         return found
 
-    return tf.autograph.experimental.do_not_convert(ranks)  # nor what layers call
+    return tf.autograph.experimental.do_not_convert(ranks)  # AutoGraph is kept out of layers, too
 
 
 def rank_users(ranks: RankBatch, batches: tf.data.Dataset) -> Ranks:
