@@ -4,10 +4,9 @@ import tensorflow as tf
 
 from tests import oracles
 from tests.cooperation.test_corr import ITEMS, LENGTH, RECENT, batch, values
-from tests.towers.test_contract import build
+from tests.towers.test_contract import adam, build
 from tfcorr.cooperation.adversarial import Adversarial
 from tfcorr.cooperation.losses import policy_gradient
-from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 
@@ -34,7 +33,7 @@ def adversarial(loss="softmax", weight=1.0):
     ranker = build("din", {**RECENT, "dropout": 0.0}, ITEMS, LENGTH)
     sampler = Sampler(SamplerSettings(pool=8, samples=5), np.ones(ITEMS, np.int64), retriever, seed=5)
     model = Adversarial(retriever, ranker, sampler, loss, weight)
-    model.compile(optimizer={"retriever": LazyAdam(0.01), "ranker": LazyAdam(0.01)})
+    model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model
 
 

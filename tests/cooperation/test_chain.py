@@ -5,10 +5,9 @@ from scipy import stats
 
 from tests import oracles
 from tests.cooperation.test_corr import ITEMS, LENGTH, RECENT, batch, cooperation, values
-from tests.towers.test_contract import build
+from tests.towers.test_contract import adam, build
 from tfcorr.cooperation import chain as module
 from tfcorr.cooperation.chain import Chain
-from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.proposals import Weighted
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import Drawn, SamplerSettings, resample
@@ -23,7 +22,7 @@ def cascade(towers=None, kl_weight=1.0, dropout=0.0, pool=8, samples=5, middle=4
     made = {name: build(kind, {"dim": 8, "dropout": dropout, **more}, ITEMS, LENGTH) for name, (kind, more) in (towers or THREE).items()}
     sampler = Sampler(SamplerSettings(pool=pool, samples=samples), np.ones(ITEMS, np.int64), made["retriever"], seed=5)
     model = Chain(made, sampler, [middle] * (len(made) - 2), "softmax", kl_weight)
-    model.compile(optimizer={name: LazyAdam(0.01) for name in made})
+    model.compile(optimizer={name: adam(tower) for name, tower in made.items()})
     return model
 
 

@@ -4,10 +4,9 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tests import oracles
-from tests.towers.test_contract import build, context_of
+from tests.towers.test_contract import adam, build, context_of
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.joint import LOGGED
-from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 
@@ -21,7 +20,7 @@ def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5):
     ranker = build("din", {**RECENT, "dropout": dropout}, ITEMS, LENGTH)
     settings = SamplerSettings(pool=pool, samples=samples, pool_scope=scope)
     model = CoRR(retriever, ranker, Sampler(settings, np.ones(ITEMS, np.int64), retriever, seed=5), "softmax", kl_weight)
-    model.compile(optimizer={"retriever": LazyAdam(0.01), "ranker": LazyAdam(0.01)})
+    model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model
 
 

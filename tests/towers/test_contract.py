@@ -53,6 +53,13 @@ def features(items):
     )
 
 
+def adam(tower):
+    """An optimiser whose moments are made before a step's graph, or that would have to be made twice."""
+    optimiser = LazyAdam(0.01)
+    optimiser.build(tower.trainable_variables)
+    return optimiser
+
+
 def build(name, settings=SMALL, items=ITEMS, length=LENGTH, features=()):
     made = retriever_of if name in RETRIEVERS else ranker_of
     tower = made(TOWERS[name].Settings.parse({"name": name, **settings}), Domain(items, USERS, length, features))
@@ -206,7 +213,7 @@ def learn(name, history, user, target):
     tower = build(name, {"dim": 32, "dropout": 0.0, **RULES.get(name, {})}, items, history.shape[1])
     sampler = Sampler(SamplerSettings(pool=10, samples=10), np.ones(items, np.int64), built("mf"), seed=0)
     model = RetrieverAlone(tower, sampler, "softmax") if name in RETRIEVERS else RankerAlone(tower, sampler, "softmax", built("mf"))
-    model.compile(optimizer=LazyAdam(0.01))
+    model.compile(optimizer=adam(tower))
     rows = np.tile(np.arange(len(target)), -(-4000 // len(target)))
     context = {"history": history[rows].astype(np.int32), "user": user[rows].astype(np.int32)}
     data = tf.data.Dataset.from_tensor_slices((context, target[rows].astype(np.int32)))
