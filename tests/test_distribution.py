@@ -32,7 +32,6 @@ from tfcorr.distribution import strategy_of
 strategy = strategy_of(kind)
 from tests.towers import test_contract
 from tfcorr.cooperation.corr import CoRR
-from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import Drawn, Resampled, SamplerSettings
 from tfcorr.config import load_settings
@@ -55,7 +54,7 @@ def train(strategy, result):
     with strategy.scope():
         towers = [test_contract.build(name, {"dim": 8, "dropout": 0.0}, 40, 6) for name in ("fpmc", "deepfm")]
         model = CoRR(*towers, Fixed(SamplerSettings(), np.ones(40, np.int64), towers[0], seed=5), "softmax", 1.0)
-        optimisers = {name: LazyAdam(0.01) for name in ("retriever", "ranker")}
+        optimisers = dict(zip(("retriever", "ranker"), map(test_contract.adam, towers)))
         for optimiser in optimisers.values():
             optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
         model.compile(optimizer=optimisers)
