@@ -55,7 +55,7 @@ def result_of(settings, ranker_alone, checksum):
     within = {stage: np.where(each <= 20, 1 / np.log2(1.0 + each), 0.0).mean() for stage, each in ranks.items()}
     return {
         "data_sha256": checksum,
-        "sizes": {"users": USERS, "items": 40, "interactions": 700},
+        "sizes": {"users": USERS, "items": 40},
         "validation": {"retriever_ndcg@20": value, "cascade_ndcg@20": value},
         "test": {stage: {**metrics, "ndcg@20": within[stage], "recall@25": 0.9} for stage in ranks},
         "ranks": {stage: each.tolist() for stage, each in ranks.items()},

@@ -134,8 +134,9 @@ def test_what_a_kill_left_of_cells_that_are_done_is_removed(path, trainer):
     key = json.loads((path.parent / "tables" / "cells.json").read_text())[0]["key"]
     for name in (key, ".half-removed.replaced-7", "another"):
         (runs / name).mkdir()
+    (runs / f".{key}.training.lock").touch()
     go(path)
-    assert [each.name for each in runs.iterdir() if each.is_dir()] == ["another"]
+    assert {each.name for each in runs.iterdir()} == {"another", ".lock"}
 
 
 def test_a_cell_that_is_measured_once_more_goes_on_from_where_it_was_killed(path, trainer):
@@ -209,10 +210,13 @@ def test_a_training_that_diverges_is_a_result(path, trainer, monkeypatch):
         worker.measure(RunSettings.parse(job["settings"]), Path(job["root"]), job["ranker_alone"])
 
     monkeypatch.setattr(conftest.Cell, "outcome", here)
+    with (path.parent / "clicks.csv").open("a") as clicks:
+        clicks.write("one-click,film-1,0\n")  # a user of whom nothing is trained or measured counts too
     overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 1e30}}", "only={walks: [mf], other: []}"]
+    overrides.append("base.data.min_interactions=1")
     table = go(path, *overrides).read_text()
     assert re.search(r"- Failed: mf, fast, seed 1: retriever, epoch 1: .* is no number any more; lower the learning rates\.", table)
-    assert "- Data: 60 users, 40 items, 697 interactions" in table
+    assert "- Data: 61 users, 40 items, 698 interactions" in table
     monkeypatch.delattr(conftest.Cell, "outcome")  # it is not trained again
     assert go(path, *overrides).read_text() == table
 

@@ -94,12 +94,14 @@ class _Work:
         return write_tables(self.study, self.records, self.study.settings.output, self.command)
 
     def _tidy(self) -> None:
-        """Removes the runs of cells that are done, and what a kill left half removed."""
+        """Removes the runs of cells that are done, the locks of trainings, and what a kill left half removed."""
         again = {task.cell.key for task in tasks(self.study, self.records)}  # done, but not measured as is asked for now
         done = {record.key for record in self.records.all()} - again
         for path in self.root.iterdir():
             if path.is_dir() and (path.name in done or path.name.startswith(".")):
                 shutil.rmtree(path)
+            elif path.name.endswith(".training.lock"):
+                path.unlink()
 
     def _sizes(self) -> tuple[dict[str, int], list[str]]:
         """The interactions of the data sets that can be read, and why others cannot. Raises: InputError for other data than were."""
@@ -132,6 +134,7 @@ class _Work:
         cell, folder = task.cell, self.root / task.cell.key
         result = read_intact(folder / RESULT, lambda path: json.loads(path.read_text()))
         ranks = {stage: packed(np.array(values)) for stage, values in result.pop("ranks").items()}
+        result["sizes"]["interactions"] = sizes[cell.dataset]
         record = Record.parse({"key": cell.key, "dataset": cell.dataset, "settings": cell.explicit, **result, "ranks": ranks})
         self.records.check(cell, record.data_sha256)
         self.records.add(record)

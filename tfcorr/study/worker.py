@@ -67,11 +67,11 @@ def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
     except Diverged as error:
         failed = str(error)
     provenance = json.loads((folder / "provenance.json").read_text())
-    catalogue, users = pl.read_parquet(folder / "catalogue.parquet"), pl.read_parquet(folder / "users.parquet").height
+    users, items = (pl.read_parquet(folder / f"{name}.parquet").height for name in ("users", "catalogue"))
     result: dict[str, Any] = {
         "failed": failed,
         "data_sha256": provenance.pop("data_sha256"),
-        "sizes": {"users": users, "items": catalogue.height, "interactions": int(catalogue["count"].sum()) + 2 * users},
+        "sizes": {"users": users, "items": items},
         "epochs": pl.read_csv(folder / "history.csv").height if (folder / "history.csv").exists() else 0,
         "machine": machine(),
         "versions": {name: provenance[name] for name in VERSIONS},
