@@ -2,10 +2,12 @@
 
 import json
 import re
+from html import unescape
 
 import numpy as np
 import polars as pl
 import pytest
+from markdown import markdown
 from rich.console import Console
 from scipy import stats
 
@@ -122,3 +124,10 @@ def test_ranks_are_kept_as_far_as_the_metrics_read_them():
     with pytest.raises(ValueError, match="decompressing"):
         unpacked("AAAA")
     assert pl.Series(unpacked(packed(np.array([], np.int32)))).is_empty()
+
+
+def test_a_cell_reads_as_it_is_whatever_is_in_it(path, trainer):
+    text = r"p < 0.0001 & a>b, *c* _d_ `e` [f](g) \h | <i>"
+    path.write_text(path.read_text().replace("together: first", f"together: {json.dumps(text)}"))
+    page = markdown(run_study(path, (), 1, path.parent / "runs", Console(quiet=True)).read_text(), extensions=["tables"])
+    assert text in map(unescape, re.findall("<td>(.*)</td>", page))

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -204,5 +205,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text whose characters Markdown reads as they are."""
-    return re.sub(r"([\\|\[\]<>*_`])", r"\\\1", text)
+    """Text whose characters Markdown reads as they are; not everywhere does it know a backslash before < and >."""
+    return re.sub(r"([\\|\[\]*_`])", r"\\\1", escape(text, quote=False))
