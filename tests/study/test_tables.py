@@ -55,7 +55,8 @@ def test_a_change_is_tested_over_users_and_over_seeds(table):
     together, apart = (np.array([of_seed(seed, method, "cascade") for seed in (1, 2)]) for method in ("corr", "two-stage"))
     difference, percent = together - apart, 100 / apart.mean()
     reach, over_users = paired_t(difference.mean(axis=0))
-    change, reach, first, second = percent * np.array([difference.mean(), reach, *difference.mean(axis=1)])
+    change, reach = percent * np.array([difference.mean(), reach])
+    first, second = 100 * difference.mean(axis=1) / apart.mean(axis=1)
     expected = [
         f"{change:+.1f}% ({change - reach:+.1f} to {change + reach:+.1f})",
         f"{over_users:.2g}",

@@ -41,10 +41,10 @@ class Row:
 
 
 class Comparison(NamedTuple):
-    """A row against another: a paired test over users, of their means over seeds; and by seed, of the means over users."""
+    """A row against another: a paired test over users, of their means over seeds; and the two means over users by seed."""
 
     over_users: Difference
-    by_seed: list[float]
+    by_seed: list[tuple[float, float]]
     p_over_seeds: float | None  # None of one seed
 
 
@@ -64,7 +64,7 @@ def comparison(study: Study, rows: Sequence[Row], row: Row) -> Comparison | None
     by_seed = values.mean(axis=1), others.mean(axis=1)
     over_users = paired_test(row.stage, METRIC, values.mean(axis=0), others.mean(axis=0))
     p_over_seeds = paired_test(row.stage, METRIC, *by_seed).p_value if len(seeds) > 1 else None
-    return Comparison(over_users, (by_seed[0] - by_seed[1]).tolist(), p_over_seeds)
+    return Comparison(over_users, list(zip(*np.array(by_seed).tolist(), strict=True)), p_over_seeds)
 
 
 def write_tables(study: Study, records: Records, output: Path, command: Sequence[str]) -> Path:
@@ -126,7 +126,7 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
     seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
         f"- Mean ± standard deviation of seeds {seeds}. The change, its 95% interval and p over users: a paired t-test of the users' means "
-        "over these seeds. By seed: the changes that make it up; p over seeds: a paired t-test of those few."
+        "over these seeds. By seed: in percent of the other's with the same seed; p over seeds: a paired t-test of the seeds' means."
     )
     if len(settings.search) > 1:
         yield (
@@ -185,12 +185,12 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _change(found: Comparison) -> list[str]:
-    """All of it, in percent of the other's mean."""
+    """All of it, in percent of the other's mean, by seed of the other's with that seed."""
     test = found.over_users
     if not test.second:
         return [""] * 4
-    change, low, high, *seeds = (100 * value / test.second for value in (test.difference, test.low, test.high, *found.by_seed))
-    by_seed = ", ".join(f"{each:+.1f}%" for each in seeds)
+    change, low, high = (100 * value / test.second for value in (test.difference, test.low, test.high))
+    by_seed = ", ".join(f"{100 * (ours / theirs - 1):+.1f}%" if theirs else "of none" for ours, theirs in found.by_seed)
     return [f"{change:+.1f}% ({low:+.1f} to {high:+.1f})", _p(test.p_value), by_seed, _p(found.p_over_seeds)]
 
 
