@@ -93,6 +93,18 @@ def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
     assert "(mf has 1, all items has 1, apart has 1)" in table.read_text()
 
 
+def test_where_the_other_found_nothing_there_is_no_percentage_of_it(path, trainer, table):
+    records = path.parent / "tables" / RECORDS
+    rows = json.loads(records.read_text())
+    for seeds, expected in (([1], r"of none, [+-]\d+\.\d%"), ([1, 2], "")):
+        for row in rows:
+            if row["settings"]["seed"] in seeds and row["settings"].get("training.method") == "two-stage":
+                row["ranks"]["cascade"] = packed(np.full(50, MISSED, np.int32))
+        records.write_text(json.dumps(rows))
+        write_tables(load_study(path), Records(records), path.parent / "tables", ["small.yaml"])
+        assert re.fullmatch(expected, rows_of(table)["together"][8])
+
+
 def test_a_training_that_failed_is_named_and_not_chosen(path, trainer):
     run_study(path, ["seeds=[1]"], 1, path.parent / "runs", Console(quiet=True))
     records = path.parent / "tables" / RECORDS
