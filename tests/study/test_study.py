@@ -37,6 +37,19 @@ def test_every_cell_is_trained_once(path, trainer):
     assert not [each for each in (path.parent / "runs" / "study").iterdir() if each.is_dir()]
 
 
+def test_of_a_search_that_is_done_the_best_ranker_alone_is_measured_over_all_items(path, trainer):
+    go(path)
+    records = path.parent / "tables" / "cells.json"
+    rows = json.loads(records.read_text())
+    for row in rows:
+        for found in (row["ranks"], row["test"]):
+            found.pop("ranker", None)
+    records.write_text(json.dumps(rows))
+    trainer.trained.clear()
+    go(path)
+    assert trainer.trained == [("sasrec", "two-stage", seed, True) for seed in (1, 2)]
+
+
 def test_the_seeds_are_trained_by_the_choice_that_is_best_on_validation(path, trainer):
     go(path)
     rows = json.loads((path.parent / "tables" / "cells.json").read_text())
@@ -141,7 +154,7 @@ def test_what_a_kill_left_of_cells_that_are_done_is_removed(path, trainer):
 
 def test_a_cell_that_is_measured_once_more_goes_on_from_where_it_was_killed(path, trainer):
     go(path, "only.walks=[apart]", "seeds=[1]")
-    runs, record = path.parent / "runs" / "study", json.loads((path.parent / "tables" / "cells.json").read_text())[0]
+    runs, record = path.parent / "runs" / "study", json.loads((path.parent / "tables" / "cells.json").read_text())[-1]
     (runs / record["key"]).mkdir()
     (runs / record["key"] / "of its last epoch").touch()
 

@@ -18,12 +18,18 @@ class Task:
 
 
 def tasks(study: Study, records: Records) -> list[Task]:
-    """What can be trained now, in the order of the file: each system's search, and once that is done its other seeds."""
+    """What can be trained now, in the order of the file: each system's search, and once that is done its other seeds.
+
+    A ranker is measured over all items, which may take longer than its training, by every choice of a search that is not done,
+    and then by the best alone.
+    """
     found: dict[str, Task] = {}
     for dataset, system in study.rows():
+        best = chosen(study, records, dataset, system)
         for point, seed in _wanted(study, records, dataset, system):
             cell = study.cell(dataset, system, point, seed)
-            alone = study.settings.systems[system].stage == "ranker" or (cell.key in found and found[cell.key].ranker_alone)
+            alone = study.settings.systems[system].stage == "ranker" and best in (point, None)
+            alone = alone or (cell.key in found and found[cell.key].ranker_alone)
             if not _is_done(records.of(cell), alone):
                 found[cell.key] = Task(cell, alone, f"{dataset}, {system}, {point}, seed {seed}")
     return list(found.values())
