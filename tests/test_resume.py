@@ -48,7 +48,7 @@ def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
 def test_a_killed_run_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path, monkeypatch):
     """Interrupted in its first stage and killed in its second: same weights, history and ranks as if left alone."""
     pipeline = write_project(tmp_path)
-    overrides = [FPMC, LIGHT, "training={method: corr, start: retriever, epochs: 5, patience: 5, batch_size: 64}"]
+    overrides = [FPMC, LIGHT, "training={method: corr, start: retriever, epochs: 5, patience: 5, batch_size: 8}"]
     monkeypatch.chdir(tmp_path)
     expected = runs.train(load_settings(pipeline, overrides), tmp_path / "left-alone", quiet)
     runs.evaluate(expected)

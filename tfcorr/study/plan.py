@@ -1,6 +1,6 @@
 """What of a study is still to be done, and how long that may take."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -24,9 +24,11 @@ def tasks(study: Study, records: Records) -> list[Task]:
     and then by the best alone.
     """
     found: dict[str, Task] = {}
+    first, *others = study.settings.seeds
     for dataset, system in study.rows():
         best = chosen(study, records, dataset, system)
-        for point, seed in _wanted(study, records, dataset, system):
+        wanted = [(point, first) for point in study.settings.search] + [(best, seed) for seed in others if best is not None]
+        for point, seed in wanted:
             cell = study.cell(dataset, system, point, seed)
             alone = study.settings.systems[system].stage == "ranker" and best in (point, None)
             alone = alone or (cell.key in found and found[cell.key].ranker_alone)
@@ -78,15 +80,6 @@ def cost(cell: Cell, records: Records, sizes: Mapping[str, int]) -> float:
 
 def _kind(settings: dict[str, object]) -> tuple[object, ...]:
     return tuple(settings.get(name) for name in ("retriever.name", "ranker.name", "ranker.dim", "training.method"))
-
-
-def _wanted(study: Study, records: Records, dataset: str, system: str) -> Iterator[tuple[str, int]]:
-    first, *others = study.settings.seeds
-    for point in study.settings.search:
-        yield point, first
-    best = chosen(study, records, dataset, system)
-    if best is not None:
-        yield from ((best, seed) for seed in others)
 
 
 def _is_done(record: Record | None, ranker_alone: bool) -> bool:
