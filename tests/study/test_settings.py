@@ -58,6 +58,7 @@ def test_an_override_finds_its_place_however_the_file_names_it(path):
         ("title: A\nsystems:\ndatasets: {a: {}}", "systems: expected a mapping that holds something, received null"),
         ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {0.1: {}}", "the key 0.1 is no text; write it in quotes"),
         ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {'0.1': {}}", "search.0.1"),
+        ("title: A\nsystems: {a = 1: {}}\ndatasets: {a: {}}", "systems.a = 1"),
         ("title: A\nsystems: {a: {settings: {training: {on: 1}}}}\ndatasets: {a: {}}", "the key true is no text"),
         ("title: A\nbase: &b {x: *b}\nsystems: {a: {}}\ndatasets: {a: {}}", "an anchor stands within itself"),
         ("title: A\nsystems: {a: 3}\ndatasets: {a: {}}", "systems.a: "),
@@ -106,6 +107,14 @@ def test_a_system_starts_from_the_one_that_it_is_like(path):
         load_study(other, ["systems.one.like=togethr"])
 
 
+def test_what_a_system_has_of_another_studys_is_alike_for_all_too(path):
+    path.write_text(path.read_text().replace("{settings: {ranker: *din}}", "{settings: {ranker: *din, training.epochs: 9}}"))
+    other = path.parent / "other.yaml"
+    other.write_text("like: small.yaml\ntitle: Other\nsystems: {one: {like: together}, two: {like: apart}}\n")
+    with pytest.raises(InputError, match=r"systems.one: training.epochs must be the same for all systems"):
+        load_study(other)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -130,6 +139,7 @@ def test_a_system_starts_from_the_one_that_it_is_like(path):
         (["systems.apart.stage=blend"], "walks, apart: stage: blend needs evaluation.blend: true"),
         (["systems.mf.x=3"], "x: a figure over an axis needs the axis' name"),
         (["x=size"], "x: a figure over an axis needs the axis' name, and an x of systems"),
+        (["systems.mf.line=one"], "systems.mf: line: 'one' needs the system's place on it, x"),
         (["title="], "title: "),
         (["systems.aprt.stage=cascade"], "--set systems.aprt.stage=cascade: systems has no 'aprt'; did you mean 'apart'?"),
         (["search.slw.seed=3"], "--set search.slw.seed=3: search has no 'slw'; did you mean 'slow'?"),

@@ -50,6 +50,13 @@ def test_of_a_search_that_is_done_the_best_ranker_alone_is_measured_over_all_ite
     assert trainer.trained == [("sasrec", "two-stage", seed, True) for seed in (1, 2)]
 
 
+def test_what_another_study_trained_of_a_search_is_not_trained_again_before_it_is_chosen(path, trainer):
+    go(path, "only.walks=[apart]", "seeds=[1]", "search={slow: {training.retriever.learning_rate: 0.001}}")
+    trainer.trained.clear()
+    go(path, "only.walks=[all items]", "seeds=[1]")
+    assert trainer.trained == [("sasrec", "two-stage", 1, True)]
+
+
 def test_the_seeds_are_trained_by_the_choice_that_is_best_on_validation(path, trainer):
     go(path)
     rows = json.loads((path.parent / "tables" / "cells.json").read_text())
@@ -77,14 +84,10 @@ def test_killed_after_any_cell_it_ends_as_if_left_alone(path, trainer, done):
 
 
 def test_the_cheapest_come_first(path, trainer):
-    def cheap(job):
-        if len(trainer.trained) == 4:
-            raise KeyboardInterrupt
-
-    trainer.fail = cheap
-    with pytest.raises(KeyboardInterrupt):
-        go(path)
-    assert [name for name, *_ in trainer.trained] == ["mf", "mf", "mf", "sasrec"]
+    go(path, "only.walks=[together, mf]", "seeds=[1]")
+    trainer.trained.clear()
+    go(path, "only.walks=[together, mf]")
+    assert [name for name, *_ in trainer.trained] == ["mf", "sasrec"]
 
 
 def test_several_are_trained_at_once(path, trainer):
@@ -232,6 +235,16 @@ def test_a_training_that_diverges_is_a_result(path, trainer, monkeypatch):
     assert "- Data: 61 users, 40 items, 698 interactions" in table
     monkeypatch.delattr(conftest.Cell, "outcome")  # it is not trained again
     assert go(path, *overrides).read_text() == table
+
+
+def test_a_clock_goes_on_from_what_killed_processes_used(tmp_path):
+    first = worker.CpuClock(tmp_path)
+    assert first.before == 0
+    first.before = 1000.0
+    first.on_epoch_end(0)
+    second = worker.CpuClock(tmp_path)
+    assert second.before > 1000
+    assert second.seconds > second.before
 
 
 def test_what_was_begun_is_gone_on_with_only_if_all_is_as_it_was(trained, tmp_path):

@@ -75,6 +75,7 @@ def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
     assert "- 0.1 CPU hours for 9 trainings, on a machine; tfcorr 0.1, TensorFlow 2." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
     assert re.search(r"- Command: `tfcorr study .*small.yaml --set datasets.walks.data.path=FILE`", text)
     assert "of seeds 1, 2. The change" in text
+    assert "over the seeds that both rows have. By seed" in text
     assert (table.parent / "small.png").read_bytes().startswith(b"\x89PNG")
 
 

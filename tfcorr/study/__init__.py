@@ -123,7 +123,7 @@ class _Work:
         """Begins to train a cell in a process of its own."""
         settings = task.cell.settings.model_copy(update={"name": task.cell.key}).model_dump(mode="json")
         job = {"settings": settings, "root": str(self.root), "ranker_alone": task.ranker_alone, "towers": own_files()}
-        threads = str(max(1, (os.cpu_count() or 1) // self.processes))
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self.processes))
         environment = {name: os.environ.get(name, threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
         self._say(f"begins: {task.what}")
         return Apart("tfcorr.study.worker", job, self._log(task), environment if self.processes > 1 else None)
@@ -147,8 +147,8 @@ class _Work:
         self._say(f"ends: {task.what}: {said}, {record.cpu_seconds / 60:.1f} CPU-minutes")
         remaining = left(self.study, self.records, sizes)
         guesses = [cost(each.cell, self.records, sizes) for each in tasks(self.study, self.records) if each.cell.dataset in sizes]
-        hours = f", about {remaining * sum(guesses) / len(guesses) / self.processes / 3600:.1f} hours" if guesses else ""
-        self._say(f"{remaining} cells are left{hours}")
+        hours = remaining * sum(guesses) / len(guesses) / self.processes / 3600 if guesses else 0
+        self._say(f"{remaining} cells are left" + (f", about {hours:.1f} hours at a core for each process" if hours else ""))
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)

@@ -20,8 +20,8 @@ class Task:
 def tasks(study: Study, records: Records) -> list[Task]:
     """What can be trained now, in the order of the file: each system's search, and once that is done its other seeds.
 
-    A ranker is measured over all items, which may take longer than its training, by every choice of a search that is not done,
-    and then by the best alone.
+    A ranker is measured over all items, which may take longer than its training, by every choice that a search still trains; once
+    it is done, the best is trained again if it was not.
     """
     found: dict[str, Task] = {}
     first, *others = study.settings.seeds
@@ -30,7 +30,7 @@ def tasks(study: Study, records: Records) -> list[Task]:
         wanted = [(point, first) for point in study.settings.search] + [(best, seed) for seed in others if best is not None]
         for point, seed in wanted:
             cell = study.cell(dataset, system, point, seed)
-            alone = study.settings.systems[system].stage == "ranker" and best in (point, None)
+            alone = study.settings.systems[system].stage == "ranker" and (best == point or (best is None and not records.has(cell.key)))
             alone = alone or (cell.key in found and found[cell.key].ranker_alone)
             if not _is_done(records.of(cell), alone):
                 found[cell.key] = Task(cell, alone, f"{dataset}, {system}, {point}, seed {seed}")

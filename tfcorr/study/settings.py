@@ -17,7 +17,7 @@ from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.stages import MONITORED_K
 
 Tree = dict[str, Any]  # settings of a run, nested or by names such as training.epochs
-Name = Annotated[str, Field(pattern=r"^[^.\r\n]*[^.\s][^.\r\n]*$")]  # as a dot would part it, where --set names it
+Name = Annotated[str, Field(pattern=r"^[^.=\r\n]*[^.=\s][^.=\r\n]*$")]  # as a dot or an equals sign would part it, where --set names it
 SHARED = ("output", "base", "datasets", "search", "seeds")  # what a study may take from another
 ALIKE = ("data", "evaluation", "training.epochs", "training.patience", "seed", "name", "search")  # what no system has for itself
 PLACES = ("data.path", "data.data_dir", "data.titles.path", "data.items.path", "data.users.path")  # the data tell what lies there
@@ -84,6 +84,9 @@ class StudySettings(Settings):
         lines = {system.line for system in self.systems.values() if system.x is not None}
         if bool(lines) != (self.x is not None) or len(lines) > len(LOOKS):
             raise InputError(f"x: a figure over an axis needs the axis' name, and an x of systems of at most {len(LOOKS)} lines")
+        for name, system in self.systems.items():
+            if system.line is not None and system.x is None:
+                raise InputError(f"systems.{name}: line: {system.line!r} needs the system's place on it, x")
         return self
 
 
@@ -175,7 +178,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     settings = StudySettings.parse(tree, str(path))
     for name, system in settings.systems.items():
         systems[name] = _complete(system, systems, f"{path}: {name}")
-    return Study(settings.model_copy(update={"systems": {name: systems[name] for name in settings.systems}}), str(path))
+    whole = StudySettings.parse({**dict(settings), "systems": {name: systems[name] for name in settings.systems}}, str(path))
+    return Study(whole, str(path))
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[Tree, dict[str, System]]:

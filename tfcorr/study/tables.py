@@ -126,7 +126,8 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
     seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
         f"- Mean ± standard deviation of seeds {seeds}. The change, its 95% interval and p over users: a paired t-test of the users' means "
-        "over these seeds. By seed: in percent of the other's with the same seed; p over seeds: a paired t-test of the seeds' means."
+        "over the seeds that both rows have. By seed: in percent of the other's with the same seed; p over seeds: a paired t-test of the "
+        "seeds' means."
     )
     if len(settings.search) > 1:
         yield (
@@ -146,7 +147,7 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
 def _command(study: Study, dataset: str, command: Sequence[str]) -> str:
     """What makes the tables: the overrides are those given, but for where files lie."""
     path, *overrides = command
-    kept = [each for each in overrides if not re.match(r"output=|\S*data\.path=", each)]
+    kept = [each for each in overrides if not re.match(r"output=|[^=]*data\.path=", each)]
     if study.example(dataset).settings.data.path is not None:
         kept.append(f"datasets.{dataset}.data.path=FILE")
     return f"`tfcorr study {' '.join([shlex.quote(path), *(f'--set {shlex.quote(each)}' for each in kept)])}`"
