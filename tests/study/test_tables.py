@@ -91,7 +91,7 @@ def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
     assert re.fullmatch(r"0\.\d{4}", cells["apart"][0])
     assert re.fullmatch(r"[+-]\d+\.\d%", cells["all items"][8])
     assert "".join(cells["all items"][9:]).strip() == ""  # of one seed there is no test over seeds
-    assert "(mf has 1, all items has 1, apart has 1)" in table.read_text()
+    assert "of seeds 1, 2; only 1 seed of: mf; all items; apart. The change" in table.read_text()
 
 
 def test_where_the_other_found_nothing_there_is_no_percentage_of_it(path, trainer, table):

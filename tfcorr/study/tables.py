@@ -175,8 +175,9 @@ def _choices(study: Study, records: Records, dataset: str) -> str:
 
 def _short(rows: Sequence[Row], seeds: int) -> str:
     """Which rows have fewer seeds, in words."""
-    fewer = [f"{row.system} has {len(row.records)}" for row in rows if 0 < len(row.records) < seeds]
-    return f" ({', '.join(fewer)})" if fewer else ""
+    fewer = {row.system: len(row.records) for row in rows if 0 < len(row.records) < seeds}
+    by_count = {count: "; ".join(_escaped(name) for name in fewer if fewer[name] == count) for count in sorted(set(fewer.values()))}
+    return "".join(f"; only {count} seed{'s' * (count > 1)} of: {names}" for count, names in by_count.items())
 
 
 def _mean(values: Sequence[float]) -> str:
