@@ -94,6 +94,14 @@ def test_what_is_not_done_is_left_empty_and_said(path, trainer, table):
     assert "of seeds 1, 2; only 1 seed of: mf; all items; apart. The change" in table.read_text()
 
 
+def test_no_place_of_data_stands_in_the_command_below_a_table(path, trainer):
+    path.write_text(path.read_text().replace("walks", "my walks"))
+    text = run_study(
+        path, ["datasets.my walks.data.path=clicks.csv", "seeds=[1]"], 1, path.parent / "runs", Console(quiet=True)
+    ).read_text()
+    assert re.search(r"- Command: `tfcorr study \S+small.yaml --set 'seeds=\[1\]' --set 'datasets.my walks.data.path=FILE'`", text)
+
+
 def test_where_the_other_found_nothing_there_is_no_percentage_of_it(path, trainer, table):
     records = path.parent / "tables" / RECORDS
     rows = json.loads(records.read_text())
