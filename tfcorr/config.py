@@ -80,12 +80,14 @@ class EvaluationSettings(Settings):
 
     k: tuple[PositiveInt, ...] = Field((5, 10, 20), min_length=1, description="cut-offs of the metrics")
     retrieve: int = Field(500, ge=20, le=10**6, description="how many items the retriever hands to the ranker")
-    blend: bool = Field(
-        False, description="order by the ranker's and the retriever's scores blended, by the weight that is best on validation"
+    order: Literal["fitted", "ranker"] = Field(
+        "fitted", description="the final one: a weighted sum of the stages' scores, fitted on validation, or the ranker's own"
     )
     exclude_seen: bool = Field(False, description="never recommend what the user has had; for ratings, not for repeat purchases")
     batch_size: int = Field(128, ge=1, description="users at once")
-    validation_users: PositiveInt | None = Field(None, description="how many users are measured after each epoch; all by default")
+    validation_users: PositiveInt | None = Field(
+        20_000, description="how many users are measured after each epoch, and the final order is fitted on; null takes all"
+    )
 
 
 def check_sizes(sizes: Sequence[int], ks: Sequence[int]) -> None:
@@ -128,6 +130,11 @@ class RunSettings(Settings):
         return [retrieve or self.evaluation.retrieve, *(each.keep for each in self.middle)]
 
     @property
+    def windows(self) -> list[int]:
+        """In which pairs of items are counted for the towers, each once."""
+        return sorted({tower.counts.window for tower, _ in self.towers.values() if tower.counts is not None})
+
+    @property
     def needs_index(self) -> bool:
         """Whether a strategy takes the retriever's best of all items."""
         return bool(GLOBAL & {self.sampler.negatives, self.sampler.distillation if self.training.method == "corr" else None})
@@ -138,6 +145,15 @@ class RunSettings(Settings):
             raise InputError(
                 f"sampler.negatives: {self.sampler.negatives} and sampler.distillation: {self.sampler.distillation} search an index of all "
                 "items, which parameter servers do not hold; choose other strategies, or another training.distribution"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_need_their_process(self) -> Self:
+        if self.windows and self.training.distribution == "parameter-server":
+            raise InputError(
+                "ranker.counts are looked up in tables of all pairs of items, which parameter servers do not hold; "
+                "leave counts out, or choose another training.distribution"
             )
         return self
 

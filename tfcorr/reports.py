@@ -14,7 +14,7 @@ from tfcorr.evaluation.compare import compare, how_measured, rank_column, read_r
 from tfcorr.evaluation.index import IndexKind
 from tfcorr.evaluation.report.history import read_history
 from tfcorr.evaluation.report.lists import recommend_users
-from tfcorr.evaluation.report.measured import RANKER_ALONE, Measured
+from tfcorr.evaluation.report.measured import Measured
 from tfcorr.evaluation.report.write import check_replaceable, write_report
 from tfcorr.evaluation.style import LOOKS
 from tfcorr.files import read_intact
@@ -70,7 +70,7 @@ def _measure(folder: Path, label: str, k: int, datasets: dict[str, Dataset]) -> 
     check_sizes(run.settings.sizes(retrieve), [k])
     cascade = cascade_of(run, index, retrieve)
     batches = evaluation_batches(dataset.histories, "test", run.settings.history_length, evaluation.batch_size, dataset.features)
-    lists = recommend_users(cascade, batches, evaluation.exclude_seen, k, {"blend": run.blend} if evaluation.blend else {})
+    lists = recommend_users(cascade, batches, evaluation.exclude_seen, k)
     table, places = read_ranks(folder), dataset.histories.targets("test")
     users = np.array(dataset.histories.users)[dataset.histories.owners(places)]
     order = np.argsort(users, kind="stable")  # as the table's
@@ -78,7 +78,7 @@ def _measure(folder: Path, label: str, k: int, datasets: dict[str, Dataset]) -> 
     ids = [dataset.catalogue.ids[item - 1] for item in targets]
     if (table["user"].to_list(), table["target"].to_list()) != (users[order].tolist(), ids):
         raise InputError(f"{folder}: its ranks.parquet is of other data than the run's; make it anew with: tfcorr evaluate {folder}")
-    for stage, most in zip(cascade.stages, [cascade.sizes[0], *cascade.sizes], strict=True):  # how many each ranks
+    for stage, most in zip(cascade.stages, [cascade.sizes[0], *cascade.sizes, cascade.sizes[-1]], strict=True):  # how many each ranks
         if (table[stage] > most).any():
             raise InputError(f"{folder}: its ranks.parquet has ranks beyond {most} in {stage}; make it anew with: tfcorr evaluate {folder}")
     stages = [name for name in table.columns if name not in ("user", "target")]
@@ -87,7 +87,7 @@ def _measure(folder: Path, label: str, k: int, datasets: dict[str, Dataset]) -> 
         folder=folder,
         settings=flat(run.settings.model_dump(mode="json")) | {f"made with {name}": value for name, value in provenance.items()},
         history=read_history(folder / "history.csv"),
-        ranks={RANKER_ALONE if stage == "ranker" else stage: rank_column(table, stage) for stage in stages},
+        ranks={stage: rank_column(table, stage) for stage in stages},
         handed_on=cascade.handed_on,
         index=index,
         lengths=(places - dataset.histories.starts(places))[order],

@@ -4,9 +4,10 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,25 @@ from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_ba
 from tfcorr.data.features import Feature, read_features, write_features
 from tfcorr.data.histories import Catalogue, Dataset
 from tfcorr.data.sources import load
+from tfcorr.data.transitions import count_transitions, read_transitions, write_transitions
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
-from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
+from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
+from tfcorr.evaluation.order import fit_order
 from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
 from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
+from tfcorr.towers.counts import PairCounts
 from tfcorr.towers.transfer import rows_between, take_over
 from tfcorr.training import fit, restore_best, resume_hint
 
-BLENDS = [step / 20 for step in range(21)]  # weights of the retriever that are tried
+Pairs = dict[int, PairCounts]
+ORDER = "order.json"
 CASCADES: dict[str, IndexKind] = {"cascade": "exact", "cascade_scann": "scann"}  # SavedModels by name
 
 
@@ -49,7 +54,7 @@ class Run:
     users: list[str]
     features: list[Feature]
     towers: dict[str, Tower]
-    blend: float = 0.0  # the retriever's weight in the order of the cascade
+    order: Mapping[str, float] | None = None  # the weights of the cascade's final order; None is the ranker's own
 
     @property
     def retriever(self) -> Retriever:
@@ -98,15 +103,16 @@ def _train(
     console.print(account_table(dataset))
     tf.keras.utils.set_random_seed(settings.seed)
     known = dataset.catalogue, dataset.histories.users, dataset.features
+    pairs = _count(settings, dataset)
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
-        trained = _build_towers(settings, *known)
-    run = Run(folder, settings, *known, _build_towers(settings, *known))
+        trained = _build_towers(settings, *known, pairs)
+    run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     check_start(settings, run.towers)
     if old is not None:  # also where the run goes on, as some towers may have no state yet
         console.print(_warm_start(old, run, trained), soft_wrap=True)
     if writes:
         _claim(folder, settings, resume)
-        _write_provenance(run, dataset)
+        _write_provenance(run, dataset, pairs)
     sizes = settings.training.examples, settings.history_length, settings.training.batch_size
     steps = steps_per_epoch(dataset.histories, *sizes)
     try:
@@ -125,13 +131,13 @@ def _train(
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
-    if not settings.evaluation.blend:
+    if settings.evaluation.order == "ranker":
         return run
-    return _with_blend(run) if _is_newer_than_weights(run, folder / "blend.json") else _choose_blend(run, dataset, writes)
+    return _with_order(run) if _is_newer_than_weights(run, folder / ORDER) else _fit_order(run, dataset, console, writes)
 
 
 def open_run(folder: Path) -> Run:
-    """Opens a run that has finished an epoch of its last stage and, where its scores are blended, its training. Raises: InputError."""
+    """Opens a run that has finished an epoch of its last stage and, where its final order is fitted, its training. Raises: InputError."""
     if not (folder / "settings.yaml").is_file():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
     _check_path(folder)
@@ -142,9 +148,11 @@ def open_run(folder: Path) -> Run:
     catalogue = Catalogue(table["id"].to_list(), table["count"].to_numpy(), table["title"].to_list(), table.height)
     users = read_intact(folder / "users.parquet", pl.read_parquet)["id"].to_list()
     known = catalogue, users, read_features(folder / "features.json", len(catalogue) + 1)
-    run = Run(folder, settings, *known, _build_towers(settings, *known))
+    files = {window: folder / f"transitions_{window}.parquet" for window in settings.windows}
+    pairs = {window: PairCounts(read_transitions(path, len(catalogue))) for window, path in files.items()}
+    run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     restore_best(folder, LAST_STAGE[settings.training.method], run.towers)
-    return _with_blend(run) if settings.evaluation.blend else run
+    return _with_order(run) if settings.evaluation.order == "fitted" else run
 
 
 def reindexed(run: Run) -> Run:
@@ -154,7 +162,8 @@ def reindexed(run: Run) -> Run:
     """
     dataset = load(run.settings.data, run.features)
     known = dataset.catalogue, dataset.histories.users, dataset.features
-    new = replace(run, catalogue=known[0], users=known[1], features=known[2], towers=_build_towers(run.settings, *known))
+    towers = _build_towers(run.settings, *known, _count(run.settings, dataset))
+    new = replace(run, catalogue=known[0], users=known[1], features=known[2], towers=towers)
     _take_over(run, new, new.towers)
     return new
 
@@ -188,35 +197,32 @@ def _warm_start(old: Run, new: Run, trained: dict[str, Tower]) -> str:
     return f"warm start from {old.folder}: {len(new.catalogue):,} items, of which {added:,} are new; {gone:,} of its own are gone"
 
 
-def _with_blend(run: Run) -> Run:
-    """The run with the weight that was chosen for it. Raises: InputError if none was."""
-    folder = run.folder
-    if not (folder / "blend.json").is_file():
-        raise InputError(f"{folder}: the weight of its blend has not been chosen yet; {resume_hint(folder)}")
-    return replace(run, blend=read_intact(folder / "blend.json", lambda path: json.loads(path.read_text()))["weight"])
+def _with_order(run: Run) -> Run:
+    """The run with the final order that was fitted for it. Raises: InputError if none was."""
+    if not (run.folder / ORDER).is_file():
+        raise InputError(f"{run.folder}: its final order has not been fitted yet; {resume_hint(run.folder)}")
+    return replace(run, order=read_intact(run.folder / ORDER, lambda path: json.loads(path.read_text()))["weights"])
 
 
-def _choose_blend(run: Run, dataset: Dataset, writes: bool) -> Run:
-    """The run with the weight that is best on validation, which is kept beside what every other weight came to."""
+def _fit_order(run: Run, dataset: Dataset, console: Console, writes: bool) -> Run:
+    """The run with the final order that validation asks for, which is kept beside what every stage comes to."""
     settings = run.settings.evaluation
     sizes = run.settings.history_length, settings.batch_size
-    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features)
-    weights = {f"{weight:.2f}": weight for weight in BLENDS}
-    rank = rank_batch(cascade_of(run), batches.element_spec, settings.exclude_seen, blends=weights)
-    found = metrics_by_stage(rank_users(rank, batches), [MONITORED_K], {})
-    metric = f"ndcg@{MONITORED_K}"
-    values = {name: found[name][metric] for name in weights}
-    chosen = weights[max(values, key=lambda name: values[name])]
-    text = json.dumps({"weight": chosen, metric: values}, indent=2) + "\n"
+    batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features, settings.validation_users)
+    ranks, scored = score_users(score_batch(cascade_of(run), batches.element_spec, settings.exclude_seen), batches)
+    order = fit_order(scored, ranks, MONITORED_K)
+    kept = {"weights": order.weights, "scales": order.scales, f"ndcg@{MONITORED_K}": order.ndcg}
     if writes:
-        write_whole(run.folder / "blend.json", lambda path: path.write_text(text))
-    return replace(run, blend=chosen)
+        write_whole(run.folder / ORDER, lambda path: path.write_text(json.dumps(kept, indent=2) + "\n"))
+    shares = ", ".join(f"{name} {weight * order.scales[name]:.2f}" for name, weight in order.weights.items())
+    console.print(f"final order, by validation: {shares} (weights of scores of one scale)", highlight=False, soft_wrap=True)
+    return replace(run, order=order.weights)
 
 
 def cascade_of(run: Run, index: IndexKind = "exact", size: int | None = None) -> Cascade:
     """The run's cascade over an index of its items: 'exact' or 'scann'."""
     vectors = all_item_vectors(run.retriever, len(run.catalogue))
-    return Cascade(run.towers, build_index(index, vectors), run.settings.sizes(size), run.blend)
+    return Cascade(run.towers, build_index(index, vectors), run.settings.sizes(size), run.order)
 
 
 def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: bool) -> None:
@@ -252,9 +258,14 @@ def _begin(folder: Path, settings: RunSettings) -> None:
     save_settings(settings, folder / "settings.yaml")
 
 
-def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature]) -> dict[str, Tower]:
+def _count(settings: RunSettings, dataset: Dataset) -> Pairs:
+    """What the settings' towers are told of pairs of items, by window."""
+    return {window: PairCounts(count_transitions(dataset.histories, len(dataset.catalogue), window)) for window in settings.windows}
+
+
+def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature], pairs: Pairs) -> dict[str, Tower]:
     """Towers with their variables made."""
-    domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features))
+    domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features), pairs)
     towers = {name: tower_of(tower, domain) for name, (tower, _) in settings.towers.items()}
     nothing = tf.zeros([1, settings.history_length], tf.int32)
     context = {"history": nothing, "user": nothing[:, 0]}
@@ -283,7 +294,7 @@ def account_table(dataset: Dataset) -> Table:
     return table
 
 
-def _write_provenance(run: Run, dataset: Dataset) -> None:
+def _write_provenance(run: Run, dataset: Dataset, pairs: Pairs) -> None:
     """The items, the users, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
     packages = ["tensorflow", "tf_keras", "tensorflow-recommenders", "scann", "numpy", "polars"]
     provenance = {
@@ -294,6 +305,8 @@ def _write_provenance(run: Run, dataset: Dataset) -> None:
     }
     if (run.folder / "provenance.json").is_file():
         check_data(run, dataset)
+    for window, each in pairs.items():
+        write_whole(run.folder / f"transitions_{window}.parquet", partial(write_transitions, each.keys.numpy(), each.users.numpy()))
     catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
     write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
     write_whole(run.folder / "users.parquet", pl.DataFrame({"id": run.users}, schema={"id": pl.String}).write_parquet)
@@ -337,8 +350,7 @@ def evaluate(
     cascade = cascade_of(run, index, retrieve)
     sizes = run.settings.history_length, settings.batch_size
     batches = evaluation_batches(dataset.histories, "test", *sizes, dataset.features)
-    blends = {"blend": run.blend} if settings.blend else None
-    rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, blends=blends, ranker_alone=ranker_alone)
+    rank = rank_batch(cascade, batches.element_spec, settings.exclude_seen, ranker_alone=ranker_alone)
     rank_users(rank, batches.take(1))  # builds the graph, which is not to be timed
     started = time.monotonic()
     ranks = rank_users(rank, batches)

@@ -15,8 +15,9 @@ from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.batches import evaluation_batches
 from tfcorr.data.histories import Dataset
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
-from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users
+from tfcorr.evaluation.evaluate import Ranks, metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import ExactIndex, SnapshotIndex
+from tfcorr.evaluation.order import fit_order
 from tfcorr.settings import InputError
 from tfcorr.towers import Retriever, Tower
 from tfcorr.training import Stage, Validate
@@ -116,11 +117,20 @@ def _validation(settings: RunSettings, towers: Towers, dataset: Dataset, last: s
     sizes = settings.history_length, evaluation.batch_size
     batches = evaluation_batches(dataset.histories, "validation", *sizes, dataset.features, evaluation.validation_users)
     cascade = Cascade(towers, index, settings.sizes())
-    ranks = rank_batch(cascade, batches.element_spec, evaluation.exclude_seen, last)
+    if last == "cascade" and evaluation.order == "fitted":
+        score = score_batch(cascade, batches.element_spec, evaluation.exclude_seen)
+    else:
+        ranks = rank_batch(cascade, batches.element_spec, evaluation.exclude_seen, last)
+
+    def measure() -> Ranks:
+        if last != "cascade" or evaluation.order == "ranker":
+            return rank_users(ranks, batches)
+        found, scored = score_users(score, batches)
+        return found | {"cascade": scored.ranks(fit_order(scored, found, MONITORED_K).weights)}
 
     def validate() -> dict[str, float]:
         index.vectors.assign(all_item_vectors(retriever, len(dataset.catalogue)))
-        table = metrics_by_stage(rank_users(ranks, batches), [MONITORED_K], cascade.handed_on)
+        table = metrics_by_stage(measure(), [MONITORED_K], cascade.handed_on)
         return {f"{stage}_{name}": value for stage, values in table.items() for name, value in values.items()}
 
     return validate

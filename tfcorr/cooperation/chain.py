@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness, sampled_kl
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
-from tfcorr.cooperation.sampling import resample
+from tfcorr.cooperation.sampling import Pool, resample
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Retriever, Tower, inner
 
@@ -44,9 +44,7 @@ class Chain(LoggedModel):
                 resampled = self.sampler.resample(query, target)
             scores = inner(query, retriever.item_vectors(tf.concat([target[:, None], resampled.drawn.samples], axis=1)))
             pool = resampled.pool
-            values["log_loss_retriever"] = estimated_log_loss(
-                scores[:, 0], resampled.scores, pool.sample_log_q, pool.samples == target[:, None]
-            )
+            values["log_loss_retriever"] = estimated_log_loss(scores[:, 0], resampled.scores, pool.log_count, pool.items == target[:, None])
             total = tf.zeros_like(target, tf.float32)
             for place, (before, after) in enumerate(itertools.pairwise(names)):
                 drawn, tower = resampled.drawn, self.towers[after]
@@ -57,12 +55,14 @@ class Chain(LoggedModel):
                 values[f"target_share_{before}"] = resampled.target_share
                 values[f"kl_{before}"] = sampled_kl(given[:, 1:], scores[:, 1:], drawn.sample_log_q)
                 is_target = drawn.samples == target[:, None]
-                values[f"log_loss_{after}"] = estimated_log_loss(given[:, 0], given[:, 1:], drawn.sample_log_q, is_target)
+                values[f"log_loss_{after}"] = estimated_log_loss(given[:, 0], given[:, 1:], drawn.log_count, is_target)
                 values[f"hardness_{after}"] = hardness(given[:, 0], given[:, 1:], is_target)
                 total += learned[before][-1] + learned[after][-1] + self.weight * values[f"kl_{before}"] + tower.auxiliary_loss(context)
                 if place < len(self.samples):
                     with tape.stop_recording():
-                        resampled = resample(drawn, target, given, self.samples[place], self.sampler.settings.temperature, self.generator)
+                        settings = self.sampler.settings
+                        pool, size = Pool.of(drawn), self.samples[place]
+                        resampled = resample(pool, target, given, size, settings.temperature, settings.correction, self.generator)
                     scores = tf.gather(given, tf.pad(resampled.places, [[0, 0], [1, 0]]), batch_dims=1)
             total = tf.reduce_sum(total) / rows
         variables = {name: tower.trainable_variables for name, tower in self.towers.items()}

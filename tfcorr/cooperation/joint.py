@@ -77,9 +77,9 @@ class Joint(LoggedModel):
                 "loss_ranker": ranker_loss,
                 self.lesson: lesson,
                 "log_loss_retriever": estimated_log_loss(
-                    retrieved.of_target, resampled.scores, resampled.pool.sample_log_q, resampled.pool.samples == target[:, None]
+                    retrieved.of_target, resampled.scores, resampled.pool.log_count, resampled.pool.items == target[:, None]
                 ),
-                "log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.sample_log_q, is_target),
+                "log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.log_count, is_target),
                 "effective_sample_size": resampled.effective_size,
                 "target_share": resampled.target_share,
                 "hardness": hardness(ranked.of_target, ranked.of_samples, is_target),

@@ -26,6 +26,18 @@ def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, targe
     return tf.reduce_logsumexp(everything, axis=1) - corrected[:, 0]
 
 
+def full_log_softmax(scores: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """−log softmax(V)[k] over all items, which sampled_log_softmax estimates.
+
+    Args: scores [B, N] of the items 1 to N; target [B] int32, an item number.
+    Returns: [B] float32.
+
+    >>> print(f"{float(full_log_softmax(tf.constant([[0.0, 2.0, 1.0]]), tf.constant([2]))[0]):.4f}")
+    0.4076
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(target - 1, tf.cast(scores, tf.float32))
+
+
 def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
     """−log σ(V(k)) − mean_S log(1 − σ(V(s))): each item by itself, as targets are told from others in click models.
 
@@ -85,17 +97,16 @@ def _count(which: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(which, tf.float32), axis=1)
 
 
-def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, sample_log_q: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
+def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, log_count: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
     """An estimate of −log softmax(V)[k] over all items: all but the target are counted by the samples, each weighing 1 / (L Q).
 
     Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns. Of samples
     without a probability, whose log_q is 0, it is no estimate.
 
-    Args: target_score [B]; sample_scores, sample_log_q and is_target, whether the sample is the target, each [B, L].
+    Args: target_score [B]; sample_scores, log_count = log(L Q) and is_target, whether the sample is the target, each [B, L].
     Returns: [B] float32.
     """
-    samples = tf.cast(tf.shape(sample_scores)[1], tf.float32)
-    others = tf.where(is_target, -np.inf, corrected_scores(sample_scores, sample_log_q)) - tf.math.log(samples)
+    others = tf.where(is_target, -np.inf, corrected_scores(sample_scores, log_count))
     target = tf.cast(target_score, tf.float32)
     return tf.reduce_logsumexp(tf.concat([target[:, None], others], axis=1), axis=1) - target
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.cooperation.proposals import Proposal, proposal_of
-from tfcorr.cooperation.sampling import Drawn, Resampled, SamplerSettings, resample
+from tfcorr.cooperation.sampling import NEVER, Pool, Resampled, SamplerSettings, resample
 from tfcorr.towers.layers import Retriever
 
 Best = Callable[[tf.Tensor, int], tf.Tensor]  # encoded contexts [B, D] and a count -> the retriever's best items [B, count]
@@ -26,7 +26,7 @@ class Sampler:
         The model that draws must hold `generator` as its own, so that checkpoints do.
         """
         self.settings, self._counts, self._retriever, self._best = settings, counts, retriever, best
-        self.generator = tf.random.Generator.from_seed(seed)
+        self.items, self.generator = len(counts), tf.random.Generator.from_seed(seed)
 
     @cached_property
     def uniform(self) -> Proposal:
@@ -48,15 +48,29 @@ class Sampler:
         """That of the settings."""
         return self.uniform if self.settings.proposal == "uniform" else self.popularity
 
+    def pool(self, query: tf.Tensor, target: tf.Tensor) -> tuple[Pool, tf.Tensor, tf.Tensor]:
+        """The first step, for encoded contexts [B, D] with targets [B]: the pool, and the retriever's scores of k [B] and of C [B, n]."""
+        settings = self.settings
+        if settings.pool == "all":
+            ids, log_size = tf.range(1, self.items + 1), 0.0
+        else:
+            ids = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
+            log_size = float(np.log(settings.pool))
+        target_score, scores = self._retriever.match(query, target, ids)
+        items = tf.broadcast_to(ids, tf.shape(scores))
+        if settings.pool == "all":  # each once, and the target, which stands beside them, not twice
+            is_target = items == target[:, None]
+            items, scores = tf.where(is_target, 0, items), tf.where(is_target, -NEVER, scores)
+            return Pool(items, tf.zeros_like(scores), tf.fill(tf.shape(target), -NEVER)), target_score, scores
+        of_items = tf.broadcast_to(self.proposal.log_prob(ids) + log_size, tf.shape(scores))
+        return Pool(items, of_items, self.proposal.log_prob(target) + log_size), target_score, scores
+
     def resample(self, query: tf.Tensor, target: tf.Tensor) -> Resampled:
         """The two steps, for encoded contexts [B, D] with targets [B]."""
         settings = self.settings
-        ids = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
-        target_score, scores = self._retriever.match(query, target, ids)
-        ids = tf.broadcast_to(ids, tf.shape(scores))
-        pool = Drawn(ids, self.proposal.log_prob(ids), self.proposal.log_prob(target))
+        pool, target_score, scores = self.pool(query, target)
         scores = tf.concat([target_score[:, None], scores], axis=1)
-        return resample(pool, target, scores, settings.samples, settings.temperature, self.generator)
+        return resample(pool, target, scores, settings.samples, settings.temperature, settings.correction, self.generator)
 
     def source(
         self,

@@ -3,13 +3,15 @@
 from typing import Literal, NamedTuple, Self
 
 import tensorflow as tf
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from tfcorr.cooperation.proposals import PoolScope
 from tfcorr.settings import Settings
 
 NegativeStrategy = Literal["resample", "uncorrected", "gtop", "gtoprand", "ltop", "ltoprand", "uniform", "popularity", "dns", "in-batch"]
 DistillationSet = Literal["resample", "rand", "top", "toprand"]
+Correction = Literal["hits-removed", "item", "paper"]
+NEVER = 1e9  # as a log-probability that is subtracted it makes an item count for nothing; as a logit's malus it is never drawn
 
 
 class SamplerSettings(Settings):
@@ -17,9 +19,16 @@ class SamplerSettings(Settings):
 
     proposal: Literal["uniform", "popularity"] = Field("uniform", description="Y, from which the pool is drawn")
     alpha: float = Field(1.0, ge=0, description="by popularity, an item is drawn by its count to the power of alpha")
-    pool: int = Field(100, ge=1, description="n, the size of the pool")
+    pool: PositiveInt | Literal["all"] = Field(
+        100, description="n, the size of the pool; all: every item once, so that the retriever's softmax is exact"
+    )
     pool_scope: PoolScope = Field("example", description="whether each example has a pool, or a batch shares one")
     samples: int = Field(20, ge=1, description="L, how many the retriever resamples from the pool")
+    correction: Correction = Field(
+        "hits-removed",
+        description="what is done about the target among its own negatives: it is removed; or it counts as the 1 + n Y(k) positions "
+        "that it has in the pool and beside it; or, as in the paper, it counts as any other item",
+    )
     temperature: float = Field(1.0, gt=0, description="T, by which the scores of the tower that resamples are divided")
     negatives: NegativeStrategy | None = Field(
         None, description="how the ranker's L are drawn; by default resample, or, for towers trained apart, what the proposal says"
@@ -31,6 +40,10 @@ class SamplerSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
+        if self.pool == "all":
+            if self.correction == "paper":
+                raise ValueError("correction: paper is of a pool that is drawn, pool: all is none; set correction to item or hits-removed")
+            return self
         if self.negatives in ("ltop", "dns") and self.samples > self.pool:
             raise ValueError(f"negatives: {self.negatives} takes {self.samples} samples from a pool of {self.pool}; enlarge sampler.pool")
         if self.negatives == "ltoprand" and self.local_top > self.pool:
@@ -53,16 +66,52 @@ class Drawn(NamedTuple):
         """That of the target and of the samples."""
         return self.target_log_q, self.sample_log_q
 
+    @property
+    def log_count(self) -> tf.Tensor:
+        """The logarithm of how many of the samples each can expect to be, [B, L]."""
+        return self.sample_log_q + tf.math.log(tf.cast(tf.shape(self.samples)[1], tf.float32))
+
+
+class Pool(NamedTuple):
+    """C: `items` [B, n] int32 with `log_count` [B, n], the logarithm of how many positions each can expect, n Y where n were drawn.
+
+    `target_log_count` [B] is that of the target, by draws alone.
+    """
+
+    items: tf.Tensor
+    log_count: tf.Tensor
+    target_log_count: tf.Tensor
+
+    @classmethod
+    def of(cls, drawn: Drawn) -> "Pool":
+        """What was drawn, as the pool of another tower."""
+        log_size = tf.math.log(tf.cast(tf.shape(drawn.samples)[1], tf.float32))
+        return cls(drawn.samples, drawn.log_count, drawn.target_log_q + log_size)
+
+    def corrected(self, target: tf.Tensor, correction: Correction) -> Drawn:
+        """The pool as negatives of the target [B], with what the losses are to subtract.
+
+        In {k} ∪ C the target has one position more than its draws. Either all of these are counted, or those in the pool do not
+        count at all, so that the losses are those over all items but for how the others were drawn, or, as in the paper, the
+        one more is not counted.
+        """
+        if correction == "paper":
+            return Drawn(self.items, self.log_count, self.target_log_count)
+        removed = correction == "hits-removed"
+        of_target = tf.zeros_like(self.target_log_count) if removed else tf.nn.softplus(self.target_log_count)  # log(1 + n Y(k))
+        of_hits = tf.fill(tf.shape(of_target), NEVER) if removed else of_target
+        return Drawn(self.items, tf.where(self.items == target[:, None], of_hits[:, None], self.log_count), of_target)
+
 
 class Resampled(NamedTuple):
     """What the second step drew from the `pool` of n with the retriever's `scores` [B, n], and its statistics.
 
-    `effective_size` [B], 1 / Σ Q² over C ∪ {k}; `target_share` [B], the share of S that is the target; `places` [B, L], where
-    each draw stands in [k, C].
+    `effective_size` [B], 1 / Σ Q² over what can be drawn; `target_share` [B], the share of S that is the target; `places` [B, L],
+    where each draw stands in [k, C].
     """
 
     drawn: Drawn
-    pool: Drawn
+    pool: Pool
     scores: tf.Tensor
     effective_size: tf.Tensor
     target_share: tf.Tensor
@@ -70,32 +119,44 @@ class Resampled(NamedTuple):
 
 
 def resample(
-    pool: Drawn, target: tf.Tensor, scores: tf.Tensor, samples: int, temperature: float, generator: tf.random.Generator
+    pool: Pool,
+    target: tf.Tensor,
+    scores: tf.Tensor,
+    samples: int,
+    temperature: float,
+    correction: Correction,
+    generator: tf.random.Generator,
 ) -> Resampled:
     """The second step: L draws with replacement from Q, the softmax of M / T − log Y over C ∪ {k}.
 
-    Args: pool C [B, n] with log Y of its items and of the target; target [B] int32; scores [B, 1 + n], the retriever's of
-    [k, C], without gradient.
-    Unlike in the paper, the log_q of what is drawn is that of an item, not of its place in the pool: Q of the place, times n Y,
-    the number of places that an item can expect. Of a uniform Y this is the same but for a constant, which no loss sees; of
-    another, the losses would without it tend to those of softmax(V + log Y). So a pool that another tower resampled may be
-    resampled again.
+    Args: pool C of n items a row; target [B] int32; scores [B, 1 + n], the retriever's of [k, C], without gradient.
+    By `hits-removed` nothing that is the target is drawn: Q is over the rest of C, and log_q the probability of an item, which
+    is Q of its position times the positions that it can expect. The target's is then 1 / L, for it stands among the samples once:
+    so the losses estimate those over all items. By `item` the target may be drawn, and has the 1 + n Y(k) positions that it can
+    expect. By `paper` log_q is Q of the position itself, and the target is thought to have n Y(k) of them.
+    A pool that another tower resampled may be resampled again.
 
     Source: section 3.2 of the paper; as n grows, Q tends to softmax(M / T) over all items (theorem 3.1).
     """
-    ids = tf.concat([target[:, None], pool.samples], axis=1)  # [B, 1 + n]
+    negatives = pool.corrected(target, correction)
+    ids = tf.concat([target[:, None], pool.items], axis=1)  # [B, 1 + n]
     scores = tf.stop_gradient(tf.cast(scores, tf.float32))
-    log_y = tf.concat([pool.target_log_q[:, None], pool.sample_log_q], axis=1)
-    of_places = tf.nn.log_softmax(scores / temperature - log_y)  # [B, 1 + n]
-    log_q = of_places + log_y + tf.math.log(tf.cast(tf.shape(pool.samples)[1], tf.float32))
+    of_target = tf.zeros_like(negatives.target_log_q) + NEVER if correction == "hits-removed" else negatives.target_log_q
+    log_count = tf.concat([of_target[:, None], negatives.sample_log_q], axis=1)
+    of_places = tf.nn.log_softmax(scores / temperature - log_count)  # [B, 1 + n]
+    log_q = of_places if correction == "paper" else of_places + log_count
     places = tf.random.stateless_categorical(of_places, samples, generator.make_seeds()[:, 0], dtype=tf.int32)  # [B, L]
     places = tf.minimum(places, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
-    sampled = tf.gather(ids, places, batch_dims=1)
+    sampled, sample_log_q, target_log_q = tf.gather(ids, places, batch_dims=1), tf.gather(log_q, places, batch_dims=1), log_q[:, 0]
+    is_target = sampled == target[:, None]
+    if correction == "hits-removed":  # where the pool holds nothing else the target is drawn all the same, and counts for nothing
+        sample_log_q = tf.where(is_target, NEVER, sample_log_q)
+        target_log_q = tf.fill(tf.shape(target), -tf.math.log(float(samples)))
     return Resampled(
-        drawn=Drawn(sampled, tf.gather(log_q, places, batch_dims=1), log_q[:, 0]),
+        drawn=Drawn(sampled, sample_log_q, target_log_q),
         pool=pool,
         scores=scores[:, 1:],
         effective_size=tf.exp(-tf.reduce_logsumexp(2 * of_places, axis=1)),
-        target_share=tf.reduce_mean(tf.cast(sampled == target[:, None], tf.float32), axis=1),
+        target_share=tf.reduce_mean(tf.cast(is_target, tf.float32), axis=1),
         places=places,
     )

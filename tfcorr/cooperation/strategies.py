@@ -55,7 +55,7 @@ def popularity(source: Source) -> Drawn:
 
 def dynamic(source: Source) -> Drawn:
     """The L of the pool that the ranker itself scores highest (dynamic negative sampling; Zhang et al., SIGIR'13)."""
-    pool = source.resampled().pool.samples
+    pool = source.resampled().pool.items
     return uncorrected(best_of(pool, source.rank(pool), source.sampler.settings.samples))
 
 
@@ -107,7 +107,7 @@ def static(source: Source, proposal: Proposal) -> Drawn:
 def best_of_pool(source: Source, count: int) -> tf.Tensor:
     """The `count` of the pool that the retriever scores highest, best first: [B, count]."""
     resampled = source.resampled()
-    return best_of(resampled.pool.samples, resampled.scores, count)
+    return best_of(resampled.pool.items, resampled.scores, count)
 
 
 def best_of(ids: tf.Tensor, scores: tf.Tensor, count: int) -> tf.Tensor:

@@ -5,7 +5,7 @@ from functools import cache
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, full_log_softmax, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
@@ -28,7 +28,7 @@ class Alone(LoggedModel):
 
 
 class RetrieverAlone(Alone):
-    """Trains a retriever; its negatives are the whole pool."""
+    """Trains a retriever; its negatives are the whole pool, or, by the exact softmax, all other items."""
 
     tower: Retriever
 
@@ -36,16 +36,26 @@ class RetrieverAlone(Alone):
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
-        rows, proposal, settings = rows_of_all_replicas(target), self.sampler.proposal, self.sampler.settings
-        pool = proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
+        is_exact = self.sampler.settings.pool == "all" and self.loss_function is LOSSES["softmax"]
         with tf.GradientTape() as tape:
-            target_score, scores = self.tower.match(self.tower.encode_examples(context, training=True), target, pool)
-            log_y = proposal.log_prob(target), proposal.log_prob(tf.broadcast_to(pool, tf.shape(scores)))
-            loss = self.loss_function(target_score, scores, *log_y)
-            total = tf.reduce_sum(loss) / rows
-        is_target = pool == target[:, None]
-        log_loss = estimated_log_loss(target_score, scores, log_y[1], is_target)
-        return self.update(tape, total, loss, log_loss=log_loss, hardness=hardness(target_score, scores, is_target))
+            query = self.tower.encode_examples(context, training=True)
+            values = self._exact(query, target) if is_exact else self._sampled(query, target)
+            total = tf.reduce_sum(values["loss"]) / rows_of_all_replicas(target)
+        return self.update(tape, total, **values)
+
+    def _exact(self, query: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        vectors = self.tower.item_vectors(tf.range(1, self.sampler.items + 1))
+        scores = tf.matmul(tf.cast(query, tf.float32), tf.cast(vectors, tf.float32), transpose_b=True)  # [B, N]
+        loss, target_score = full_log_softmax(scores, target), tf.gather(scores, target - 1, batch_dims=1)
+        ahead = tf.math.count_nonzero(scores >= target_score[:, None], axis=1, dtype=tf.float32) - 1  # but for the target itself
+        return {"loss": loss, "log_loss": loss, "hardness": ahead / max(self.sampler.items - 1, 1)}
+
+    def _sampled(self, query: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
+        pool, target_score, scores = self.sampler.pool(query, target)
+        loss = self.loss_function(target_score, scores, *pool.corrected(target, self.sampler.settings.correction).log_q)
+        is_target = pool.items == target[:, None]
+        log_loss = estimated_log_loss(target_score, scores, pool.log_count, is_target)
+        return {"loss": loss, "log_loss": log_loss, "hardness": hardness(target_score, scores, is_target)}
 
 
 class RankerAlone(Alone):
@@ -72,5 +82,5 @@ class RankerAlone(Alone):
             loss = self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q)
             total = tf.reduce_sum(loss + self.tower.auxiliary_loss(context)) / rows
         is_target = drawn.samples == target[:, None]
-        log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.sample_log_q, is_target)
+        log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.log_count, is_target)
         return self.update(tape, total, loss, log_loss=log_loss, hardness=hardness(scores[:, 0], scores[:, 1:], is_target))

@@ -75,10 +75,10 @@ def _numbers_of(ids: list[str]) -> tf.lookup.StaticHashTable:
 class Endpoint(tf.Module):
     """What is saved: graphs and the variables that they read. Keras objects stay outside, as no one will load them."""
 
-    def __init__(self, vocabulary: Vocabulary, *towers: tf.keras.Model) -> None:
+    def __init__(self, vocabulary: Vocabulary, *towers: Tower) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.weights = [variable for tower in towers for variable in tower.variables]
+        self.weights = [variable for tower in towers for variable in (*tower.variables, *tower.constants)]
 
     def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
         """The graph of `serve` over what a context is made of, and `more`."""
@@ -123,14 +123,14 @@ class RankerEndpoint(Endpoint):
 class CascadeEndpoint(Endpoint):
     """A context, k [B] and exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first.
 
-    Best is by the ranker's score or, where the run's scores are blended, by (1 − w) · the ranker's + w · the retriever's.
+    Best is by the cascade's final order, a weighted sum of the stages' scores.
     """
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
         """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""
         super().__init__(vocabulary, *cascade.towers.values())
         self.identifying = sorted(cascade.retriever.reads & {"history", "user"})
-        self.index, self.exclude_seen, self.blend = cascade.index, exclude_seen, cascade.blend
+        self.index, self.exclude_seen, self.ranker = cascade.index, exclude_seen, list(cascade.towers)[-1]
         self.cascade = cascade.run
         order = np.argsort(-counts, kind="stable")
         self.popular = tf.Variable((order + 1).astype(np.int32), trainable=False)
@@ -152,9 +152,9 @@ class CascadeEndpoint(Endpoint):
         if self.exclude_seen:
             excluded = tf.concat([excluded, known], axis=1)
         ranked = self.cascade(context, excluded)["cascade"]
-        order = tf.argsort(ranked.blended(self.blend).scores, direction="DESCENDING", stable=True)
+        order = tf.argsort(ranked.scores["cascade"], direction="DESCENDING", stable=True)
         ids, ranker_scores, retriever_scores = (
-            tf.gather(each, order, batch_dims=1) for each in (ranked.ids, ranked.scores, ranked.retrieved)
+            tf.gather(each, order, batch_dims=1) for each in (ranked.ids, ranked.scores[self.ranker], ranked.scores["retriever"])
         )
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
         read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in self.identifying], axis=1)

@@ -30,7 +30,9 @@ def tasks(study: Study, records: Records) -> list[Task]:
         wanted = [(point, first) for point in study.settings.search] + [(best, seed) for seed in others if best is not None]
         for point, seed in wanted:
             cell = study.cell(dataset, system, point, seed)
-            alone = study.settings.systems[system].stage == "ranker" and (best == point or (best is None and not records.has(cell.key)))
+            alone = study.settings.systems[system].stage == "ranker_alone" and (
+                best == point or (best is None and not records.has(cell.key))
+            )
             alone = alone or (cell.key in found and found[cell.key].ranker_alone)
             if not _is_done(records.of(cell), alone):
                 found[cell.key] = Task(cell, alone, f"{dataset}, {system}, {point}, seed {seed}")
@@ -83,4 +85,4 @@ def _kind(settings: dict[str, object]) -> tuple[object, ...]:
 
 
 def _is_done(record: Record | None, ranker_alone: bool) -> bool:
-    return record is not None and (bool(record.failed) or not ranker_alone or "ranker" in record.ranks)
+    return record is not None and (bool(record.failed) or not ranker_alone or "ranker_alone" in record.ranks)

@@ -28,7 +28,9 @@ class System(Settings):
 
     like: str | None = Field(None, description="a system before it, or of the study that this one is like, whose settings and stage it has")
     settings: Tree = Field({}, description="over those, the study's base and the data set's")
-    stage: Literal["retriever", "cascade", "blend", "ranker"] = Field("cascade", description="what is reported; ranker is over all items")
+    stage: Literal["retriever", "ranker", "cascade", "ranker_alone"] = Field(
+        "cascade", description="what is reported; ranker_alone is the last tower's order of all items"
+    )
     against: str | None = Field(None, description="the system that it is compared with; by default the study's")
     line: str | None = Field(None, description="of the figure, where that is drawn over x")
     x: float | None = Field(None, gt=0, description="its place on the figure's axis")
@@ -158,8 +160,6 @@ class Study:
         settings = RunSettings.parse(_joined(parts, where), where)
         if MONITORED_K not in settings.evaluation.k:
             raise InputError(f"{where}: evaluation.k is {list(settings.evaluation.k)}, but the tables are of {MONITORED_K}; add it")
-        if study.systems[system].stage == "blend" and not settings.evaluation.blend:
-            raise InputError(f"{where}: stage: blend needs evaluation.blend: true")
         return settings
 
 

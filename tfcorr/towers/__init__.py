@@ -1,8 +1,11 @@
 """Retrievers and rankers by their registered names. A new tower is one file here and one line in a registry."""
 
+from tfcorr.settings import InputError
+from tfcorr.towers.bsarec import BSARec
 from tfcorr.towers.bst import BST
 from tfcorr.towers.caser import Caser
 from tfcorr.towers.contextual import ContextualRanker, ContextualRetriever
+from tfcorr.towers.counts import CountingRanker
 from tfcorr.towers.deepfm import DeepFM
 from tfcorr.towers.dien import DIEN
 from tfcorr.towers.din import DIN
@@ -19,6 +22,7 @@ from tfcorr.towers.transrec import TransRec
 __all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "Tower", "TowerSettings", "ranker_of", "retriever_of", "tower_of"]
 
 RETRIEVERS: dict[str, type[Retriever]] = {
+    "bsarec": BSARec,
     "caser": Caser,
     "fpmc": FPMC,
     "gru4rec": GRU4Rec,
@@ -34,6 +38,8 @@ RANKERS: dict[str, type[Ranker]] = {"bst": BST, "deepfm": DeepFM, "dien": DIEN, 
 
 def retriever_of(settings: TowerSettings, domain: Domain) -> Retriever:
     """A retriever by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
+    if settings.counts is not None:
+        raise InputError(f"counts of {settings.name}: a retriever's score is an inner product, which counts are not; give them to a ranker")
     domain = domain.chosen(settings)
     tower = RETRIEVERS[settings.name](settings, domain)
     return ContextualRetriever(tower, settings, domain) if domain.has_context else tower
@@ -43,7 +49,9 @@ def ranker_of(settings: TowerSettings, domain: Domain) -> Ranker:
     """A ranker by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
     domain = domain.chosen(settings)
     tower = RANKERS[settings.name](settings, domain)
-    return ContextualRanker(tower, settings, domain) if domain.has_context else tower
+    if domain.has_context:
+        tower = ContextualRanker(tower, settings, domain)
+    return tower if settings.counts is None else CountingRanker(tower, settings.counts, domain)
 
 
 def tower_of(settings: TowerSettings, domain: Domain) -> Tower:

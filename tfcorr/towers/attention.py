@@ -44,12 +44,19 @@ class Block(tf.keras.layers.Layer):
 
     def call(self, queries: tf.Tensor, keys: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """queries [B, Q, D], keys [B, M, D], mask [B, Q, M] bool -> [B, Q, D]."""
+        return self.feed_forward(self.attend(queries, keys, mask, training), training)
+
+    def attend(self, queries: tf.Tensor, keys: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The first part, of what `call` takes: [B, Q, D]."""
         q, k, v = self._split(self.query(queries)), self._split(self.key(keys)), self._split(self.value(keys))
         logits = tf.cast(tf.einsum("bqhd,bmhd->bhqm", q, k), tf.float32) / self.width**0.5
         weights = tf.nn.softmax(logits + tf.where(mask, 0.0, MASKED)[:, None])
         weights = self.dropouts[0](tf.cast(weights, v.dtype), training=training)
         attended = tf.reshape(tf.einsum("bhqm,bmhd->bqhd", weights, v), tf.shape(queries))
-        hidden = self.norms[0](queries + self.dropouts[1](self.output_(attended), training=training))
+        return self.norms[0](queries + self.dropouts[1](self.output_(attended), training=training))
+
+    def feed_forward(self, hidden: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The second part: [B, Q, D] -> [B, Q, D]."""
         return self.norms[1](hidden + self.dropouts[2](self.narrow(self.widen(hidden)), training=training))
 
     def _split(self, values: tf.Tensor) -> tf.Tensor:

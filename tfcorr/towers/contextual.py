@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Domain, Ranker, Retriever, TowerSettings
+from tfcorr.towers.layers import Domain, Ranker, RankerAround, Retriever, TowerSettings
 from tfcorr.towers.mlp import MLP
 from tfcorr.towers.tables import FeatureVector, item_table
 
@@ -60,12 +60,12 @@ class ContextualRetriever(Retriever):
         return tf.concat([tf.cast(query, tf.float32), tf.cast(self.context(context), tf.float32)], axis=1)
 
 
-class ContextualRanker(Ranker):
+class ContextualRanker(RankerAround):
     """score(c, k) = the tower's own + mlp([x_c, z_k, x_c∘z_k]), x the context's features and z a table of items."""
 
     def __init__(self, tower: Ranker, settings: TowerSettings, domain: Domain) -> None:
-        super().__init__(name=f"contextual_{tower.name}")
-        self.tower, self.context = tower, ContextVector(domain, settings.dim)
+        super().__init__(tower, "contextual")
+        self.context = ContextVector(domain, settings.dim)
         self.crossed = item_table(domain, settings.dim, "crossed")
         self.mlp = MLP([settings.dim], "relu", settings.dropout)
         self.reads = tower.reads | self.context.names
@@ -76,12 +76,3 @@ class ContextualRanker(Ranker):
         given = tf.broadcast_to(self.context(context)[:, None], tf.shape(items))
         more = self.mlp(tf.concat([given, items, given * items], axis=-1), training=training)
         return self.tower.score(context, candidates, training) + more
-
-    @property
-    def item_tables(self) -> dict[str, tf.Variable]:
-        """The tower's own."""
-        return self.tower.item_tables
-
-    def auxiliary_loss(self, context: Context) -> tf.Tensor:
-        """The tower's own."""
-        return self.tower.auxiliary_loss(context)

@@ -1,7 +1,7 @@
 """What towers share: their base classes, dropout that can be resumed, and the reading of padded histories."""
 
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +11,19 @@ from tfcorr.data.batches import Context
 from tfcorr.data.features import Feature
 from tfcorr.settings import InputError, Settings, nearest
 
+if TYPE_CHECKING:
+    from tfcorr.towers.counts import PairCounts
+
+
+class CountsSettings(Settings):
+    """What a ranker is told of pairs of items."""
+
+    latest: int = Field(3, ge=1, description="of how many items of the history, the latest, the followers are counted")
+    window: int = Field(3, ge=1, description="how many interactions apart a user's two items may be to count as a pair")
+    scale: float = Field(20.0, gt=0, description="a pair's share s is told as log(1 + scale · s)")
+    power: float = Field(0.5, ge=0, le=1, description="s is the pair's users over all that follow its first item, to this power")
+    repeats: bool = Field(True, description="also tell how often the candidate stands in the history, and how lately")
+
 
 class TowerSettings(Settings):
     """Settings that every tower has."""
@@ -19,15 +32,20 @@ class TowerSettings(Settings):
     dim: int = Field(64, ge=1, description="width of the item embeddings")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of values that training drops")
     features: tuple[str, ...] | None = Field(None, description="which of data.features it sees; all by default")
+    counts: CountsSettings | None = Field(None, description="of a ranker: what it is told of pairs of items; {} is the defaults")
 
 
 class Domain(NamedTuple):
-    """What a tower is made for: so many items and users, each numbered from 1, histories of at most so many items, and features."""
+    """What a tower is made for: so many items and users, each numbered from 1, histories of at most so many items, and features.
+
+    `pairs` are what is known of pairs of items, by the window in which they are counted.
+    """
 
     items: int
     users: int
     history_length: int
     features: tuple[Feature, ...] = ()
+    pairs: Mapping[int, "PairCounts"] = {}
 
     @property
     def has_context(self) -> bool:
@@ -55,6 +73,17 @@ class Tower(tf.keras.Model):
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
         raise NotImplementedError
+
+    term_names: tuple[str, ...] = ("score",)  # what the score is the sum of, where the final order may weigh these apart
+
+    def terms(self, context: Context, candidates: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The score's terms [B, K] by name, the tower's main one first; by default the score itself."""
+        return {"score": self.score(context, candidates)}
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """What it reads when it is served that is made of the data: it is never trained, and in no checkpoint."""
+        return []
 
     @property
     def item_tables(self) -> dict[str, tf.Variable]:
@@ -107,6 +136,29 @@ class Retriever(Tower):
 
 class Ranker(Tower):
     """A tower that may score a context and a candidate in any way. A new one defines `Settings` and `score`."""
+
+
+class RankerAround(Ranker):
+    """A ranker that adds something to another's score."""
+
+    def __init__(self, tower: Ranker, kind: str) -> None:
+        super().__init__(name=f"{kind}_{tower.name}")
+        self.tower = tower
+        self.reads = tower.reads
+
+    @property
+    def constants(self) -> list[tf.Variable]:
+        """The tower's own."""
+        return self.tower.constants
+
+    @property
+    def item_tables(self) -> dict[str, tf.Variable]:
+        """The tower's own."""
+        return self.tower.item_tables
+
+    def auxiliary_loss(self, context: Context) -> tf.Tensor:
+        """The tower's own."""
+        return self.tower.auxiliary_loss(context)
 
 
 def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

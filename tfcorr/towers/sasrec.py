@@ -3,10 +3,11 @@
 from typing import Literal
 
 import tensorflow as tf
+from pydantic import Field
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import Block, TransformerSettings, visible
-from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_oldest
+from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_latest, places_from_the_oldest
 from tfcorr.towers.tables import item_table, place_table
 
 
@@ -14,6 +15,8 @@ class SASRecSettings(TransformerSettings):
     """Defaults are those of the paper's section 4.1.3."""
 
     name: Literal["sasrec"] = "sasrec"
+    residual: float = Field(0.0, ge=0, lt=1, description="share of a block's input in its output, beside the paper's own residuals")
+    positions: Literal["oldest", "latest"] = Field("oldest", description="which item of the history has position 0")
 
 
 class SASRec(Retriever):
@@ -32,28 +35,38 @@ class SASRec(Retriever):
         self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
+        self.residual = settings.residual
+        self.mixed = [tf.keras.layers.LayerNormalization(epsilon=1e-12) for _ in self.blocks if settings.residual]
+        self.numbered = places_from_the_oldest if settings.positions == "oldest" else places_from_the_latest
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
         """context["history"] [B, M] int32 -> [B, D]; a history without items gives the vector of its padding alone."""
         history = context["history"]
-        hidden = self._encode(history, self.blocks[:-1], training)
+        hidden = self._encode(history, len(self.blocks) - 1, training)
         # Only the latest place is read, so the last block computes no other.
         latest = latest_column(history)[:, None]  # [B, 1]
         query = tf.gather(hidden, latest, batch_dims=1)  # [B, 1, D]
-        return self.blocks[-1](query, hidden, visible(history, latest), training=training)[:, 0]
+        return self._block(-1, query, hidden, visible(history, latest), training)[:, 0]
 
     def encode_places(self, history: tf.Tensor, training: bool = False) -> tf.Tensor:
         """As the base class says; attention sees no later place."""
-        return self._encode(history, self.blocks, training)
+        return self._encode(history, len(self.blocks), training)
 
-    def _encode(self, history: tf.Tensor, blocks: "list[Block]", training: bool) -> tf.Tensor:
-        """history [B, M] through the blocks, every place of it: [B, M, D]."""
-        embedded = self.items(history) + self.places(places_from_the_oldest(history))
+    def _encode(self, history: tf.Tensor, blocks: int, training: bool) -> tf.Tensor:
+        """history [B, M] through the first blocks, every place of it: [B, M, D]."""
+        embedded = self.items(history) + self.places(self.numbered(history))
         hidden = self.dropout(self.norm(embedded), training=training)
         columns = tf.broadcast_to(tf.range(tf.shape(history)[1])[None, :], tf.shape(history))
-        for block in blocks:
-            hidden = block(hidden, hidden, visible(history, columns), training=training)
+        for number in range(blocks):
+            hidden = self._block(number, hidden, hidden, visible(history, columns), training)
         return hidden
+
+    def _block(self, number: int, queries: tf.Tensor, keys: tf.Tensor, mask: tf.Tensor, training: bool) -> tf.Tensor:
+        """One block, with its share of its input kept."""
+        output = self.blocks[number](queries, keys, mask, training=training)
+        if not self.residual:
+            return output
+        return self.mixed[number](self.residual * queries + (1 - self.residual) * output)
 
     def item_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """[...] int32 -> [..., D]."""

@@ -99,7 +99,7 @@ def differences_table(runs: Sequence[Measured], differences: Sequence[Sequence[D
         for each in found:
             means = [number(each.second), number(each.first)]
             tested = [f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}", f"{each.p_value:.2g}"]
-            rows.append([run.label, spoken(_measured_stage(each)), metric_name(each.metric), *means, *tested])
+            rows.append([run.label, spoken(each.stage), metric_name(each.metric), *means, *tested])
     return Table(head, rows)
 
 
@@ -126,7 +126,7 @@ def _differences(runs: Sequence[Measured], differences: Sequence[Sequence[Differ
     panels: dict[str, list[Dot]] = {}
     for place, (run, found) in enumerate(zip(runs[1:], differences, strict=True), start=1):
         for each in found:
-            label = f"{spoken(_measured_stage(each))} · {run.label}"
+            label = f"{spoken(each.stage)} · {run.label}"
             dot = Dot(label, LOOKS[place], each.difference, each.low, each.high)
             panels.setdefault(f"difference in {metric_name(each.metric)}", []).append(dot)
     table = differences_table(runs, differences)
@@ -192,13 +192,13 @@ def _moves(runs: Sequence[Measured]) -> Chart:
     panels, rows = [], []
     for run in runs:
         before_stage = list(run.handed_on)[-1]
-        before, after = run.ranks[before_stage], run.ranks[run.final]
+        before, after = run.ranks[before_stage], run.ranks["cascade"]
         found = (before != MISSED) & (after != MISSED)
         before, after = before[found], after[found]
         tops = rank_bins(run.handed_on[before_stage])
         counts = np.zeros((len(tops), len(tops)), np.int64)
         np.add.at(counts, (np.searchsorted(tops, after), np.searchsorted(tops, before)), 1)
-        names = f"rank by the {spoken(before_stage)}", f"rank in the {'blend' if run.final == 'blend' else 'cascade'}"
+        names = f"rank by the {spoken(before_stage)}", "rank in the cascade"
         panels.append(Moves(run.label, *names, tops, counts))
         of_all = max(len(before), 1)
         shares = [f"{100 * np.count_nonzero(each) / of_all:.1f}%" for each in (after < before, after == before, after > before)]
@@ -328,21 +328,16 @@ def _lines(name: str, title: str, caption: str, panels: Sequence[Panel]) -> Char
 def _stages(runs: Sequence[Measured]) -> list[str]:
     """Every stage and tower of any of the runs, in the order in which they work."""
     names = {name for run in runs for name in [*run.ranks, *(of for curves in run.history.curves.values() for of in curves)]}
-    last = ["ranker", "cascade", "blend", RANKER_ALONE]
+    last = ["ranker", "cascade", RANKER_ALONE]
     return sorted(names, key=lambda name: (last.index(name) + 1 if name in last else 0, name != "retriever", name))
 
 
 def _look(runs: Sequence[Measured], stage: str, place: int) -> Look:
-    """Of several runs a look a run; of one a look a stage, of which the last is black, as is the tower that makes its order."""
+    """Of several runs a look a run; of one a look a stage, of which the cascade's is black."""
     if len(runs) > 1:
         return LOOKS[place]
-    darkest = (runs[0].final, "ranker")
-    others = [each for each in _stages(runs) if each not in darkest]
-    return LOOKS[0] if stage in darkest else LOOKS[1 + others.index(stage) % (len(LOOKS) - 1)]
-
-
-def _measured_stage(difference: Difference) -> str:
-    return RANKER_ALONE if difference.stage == "ranker" else difference.stage
+    others = [each for each in _stages(runs) if each != "cascade"]
+    return LOOKS[0] if stage == "cascade" else LOOKS[1 + others.index(stage) % (len(LOOKS) - 1)]
 
 
 def _exactly(value: float) -> Interval:

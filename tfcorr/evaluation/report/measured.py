@@ -11,7 +11,7 @@ from tfcorr.evaluation.evaluate import Ranks
 from tfcorr.evaluation.report.history import History
 from tfcorr.evaluation.report.lists import Lists
 
-RANKER_ALONE = "ranker_alone"  # the stage that ranks all items; the tower is called "ranker"
+RANKER_ALONE = "ranker_alone"  # the last tower's order of all items
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,3 @@ class Measured:
     def popularity(self) -> npt.NDArray[np.int64]:
         """How many training interactions each user's target has, [users]."""
         return self.counts[self.targets - 1]
-
-    @property
-    def final(self) -> str:
-        """The stage whose order is answered."""
-        return "blend" if "blend" in self.ranks else "cascade"
