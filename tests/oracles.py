@@ -51,40 +51,78 @@ def kl(p: Floats, q: Floats) -> float:
     return float(np.sum(p * (np.log(p) - np.log(q))))
 
 
-def resampling_distribution(pool: list[int], target: int, scores: Floats, proposal: Floats, temperature: float) -> Floats:
-    """Q over the items: each of {k} ∪ C weighs exp(M / T) / Y, and duplicates in the pool add up. Items count from 0."""
-    weights = np.zeros(len(scores))
-    for item in [target, *pool]:
-        weights[item] += math.exp(scores[item] / temperature) / proposal[item]
-    return weights / weights.sum()
+def resampling(target: int, pool: list[int], scores: Floats, counts: Floats, temperature: float, correction: str) -> tuple[Floats, Floats]:
+    """The share of every position of [k, *C] in a draw, and Q of every item. Items count from 0.
+
+    counts [items] are the positions that each can expect in C. A position weighs exp(M / T) over the positions that its item can
+    expect in {k} ∪ C, where by `item` the target has one more, and by `paper` not; by `hits-removed` those of the target weigh
+    nothing, if there are others. Q of an item is of all its positions, or, by `paper`, of one.
+    """
+    expected = counts.copy()
+    if correction == "item":
+        expected[target] += 1
+    positions = [target, *pool]
+    weights = np.array([math.exp(scores[item] / temperature) / expected[item] for item in positions])
+    if correction == "hits-removed":
+        removed = [item == target for item in positions]
+        weights = np.ones(len(positions)) if all(removed) else np.where(removed, 0, weights)
+    of_items = np.exp(scores / temperature) / weights.sum()
+    return weights / weights.sum(), of_items / expected if correction == "paper" else of_items
 
 
-def two_step_distribution(size: int, target: int, scores: Floats, proposal: Floats, temperature: float) -> Floats:
-    """What one draw of the two-step sampler comes to: Q averaged over every possible pool of `size` draws from Y."""
+def log_q(q: Floats, target: int, samples: int, correction: str) -> tuple[float, Floats]:
+    """What the losses subtract at the target, and at a sample by its item: in {k} ∪ S the target has one position more than its draws.
+
+    By `hits-removed` no sample counts that is the target, and by `paper` the one more is forgotten.
+    """
+    of_target = {"hits-removed": 1 / samples, "item": q[target] + 1 / samples, "paper": q[target]}[correction]
+    of_samples = q.copy()
+    of_samples[target] = math.inf if correction == "hits-removed" else of_target
+    return math.log(of_target), np.log(of_samples)
+
+
+def resampling_distribution(
+    pool: list[int], target: int, scores: Floats, proposal: Floats, temperature: float, correction: str = "paper"
+) -> Floats:
+    """What one draw from a pool comes to, by item."""
+    shares, _ = resampling(target, pool, scores, len(pool) * proposal, temperature, correction)
+    return np.bincount([target, *pool], shares, len(scores))
+
+
+def two_step_distribution(
+    size: int, target: int, scores: Floats, proposal: Floats, temperature: float, correction: str = "paper"
+) -> Floats:
+    """What one draw of the two-step sampler comes to, averaged over every possible pool of `size` draws from Y."""
     total = np.zeros(len(scores))
     for pool in itertools.combinations_with_replacement(range(len(scores)), size):
         orders = math.factorial(size)
         for count in Counter(pool).values():
             orders //= math.factorial(count)
         probability = orders * math.prod(proposal[item] for item in pool)
-        total += probability * resampling_distribution(list(pool), target, scores, proposal, temperature)
+        total += probability * resampling_distribution(list(pool), target, scores, proposal, temperature, correction)
     return total
 
 
-def three_step_distribution(size: int, samples: int, target: int, first: Floats, second: Floats, proposal: Floats) -> Floats:
+def three_step_distribution(
+    size: int, samples: int, target: int, first: Floats, second: Floats, proposal: Floats, correction: str
+) -> Floats:
     """What one draw of a second tower comes to, from `samples` draws of a first from a pool of `size`, over every way to draw these."""
     total = np.zeros(len(first))
     for pool in itertools.product(range(len(first)), repeat=size):
-        places = [target, *pool]
-        q = softmax(first[places] - np.log(proposal[places]))  # of each place, duplicates apart
-        of_item = q * proposal[places]
-        for drawn in itertools.product(range(len(places)), repeat=samples):
-            probability = math.prod(proposal[item] for item in pool) * math.prod(q[place] for place in drawn)
-            again = [0, *drawn]
-            weights = softmax(second[[places[place] for place in again]] - np.log(of_item[again]))
-            for place, weight in zip(again, weights, strict=True):
-                total[places[place]] += probability * weight
+        positions = [target, *pool]
+        shares, q = resampling(target, list(pool), first, size * proposal, 1.0, correction)
+        for drawn in itertools.product(range(len(positions)), repeat=samples):
+            probability = math.prod(proposal[item] for item in pool) * math.prod(shares[position] for position in drawn)
+            if probability:
+                again = [positions[position] for position in drawn]
+                of_again, _ = resampling(target, again, second, samples * q, 1.0, correction)
+                total += probability * np.bincount([target, *again], of_again, len(first))
     return total
+
+
+def full_log_softmax(scores: Floats, target: int) -> float:
+    """−log of the target's share of exp(score) over all."""
+    return math.log(sum(math.exp(score) for score in scores)) - scores[target]
 
 
 def rank(target: int, scores: Floats, candidates: list[int]) -> int:

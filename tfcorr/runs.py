@@ -24,11 +24,13 @@ from tfcorr.data.histories import Catalogue, Dataset
 from tfcorr.data.sources import load
 from tfcorr.data.transitions import count_transitions, read_transitions, write_transitions
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
+from tfcorr.evaluation.baselines import WINDOW, baseline_ranks
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import IndexKind, build_index
 from tfcorr.evaluation.metrics import MISSED
 from tfcorr.evaluation.order import fit_order
+from tfcorr.evaluation.verdict import Verdict, judge
 from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
@@ -326,11 +328,12 @@ def check_data(run: Run, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by stage, and how fast they were measured."""
+    """Metrics by stage, baselines first; how fast the cascade was measured, and whether it is worth it."""
 
     metrics: dict[str, dict[str, float]]
     users: int
     users_per_second: float
+    verdict: Verdict
 
 
 def evaluate(
@@ -355,6 +358,8 @@ def evaluate(
     started = time.monotonic()
     ranks = rank_users(rank, batches)
     seconds = time.monotonic() - started
+    counted = count_transitions(dataset.histories, len(dataset.catalogue), WINDOW)
+    ranks = baseline_ranks(dataset.histories, "test", dataset.catalogue.counts, counted, settings.exclude_seen) | ranks
     places = dataset.histories.targets("test")
     users, targets = dataset.histories.owners(places), dataset.histories.items[places]
     columns = {
@@ -365,7 +370,8 @@ def evaluate(
     how = {"retrieve": str(retrieve), "index": index, "exclude_seen": str(settings.exclude_seen)}
     table = pl.DataFrame(columns | ranks).with_columns(missed)
     write_whole(run.folder / "ranks.parquet", lambda path: table.write_parquet(path, metadata=how))
-    return Evaluation(metrics_by_stage(ranks, ks, cascade.handed_on), len(places), len(places) / seconds)
+    verdict = judge(ranks, MONITORED_K if MONITORED_K in ks else max(ks))
+    return Evaluation(metrics_by_stage(ranks, ks, cascade.handed_on), len(places), len(places) / seconds, verdict)
 
 
 def is_exported(run: Run) -> bool:

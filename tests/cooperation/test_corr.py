@@ -14,11 +14,11 @@ ITEMS, LENGTH = 12, 4
 RECENT = {"dim": 8, "recency": True, "activation": "relu"}
 
 
-def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5):
+def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5, correction="hits-removed"):
     tf.keras.utils.set_random_seed(0)  # equal calls give equal towers
     retriever = build("sasrec", {"dim": 8, "dropout": dropout}, ITEMS, LENGTH)
     ranker = build("din", {**RECENT, "dropout": dropout}, ITEMS, LENGTH)
-    settings = SamplerSettings(pool=pool, samples=samples, pool_scope=scope)
+    settings = SamplerSettings(pool=pool, samples=samples, pool_scope=scope, correction=correction)
     model = CoRR(retriever, ranker, Sampler(settings, np.ones(ITEMS, np.int64), retriever, seed=5), "softmax", kl_weight)
     model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model
@@ -44,34 +44,50 @@ def test_distillation_moves_the_retriever_and_never_the_ranker(scope):
     assert any(not np.allclose(one, other) for one, other in zip(values(with_kl.retriever), values(without.retriever), strict=True))
 
 
-@pytest.mark.parametrize("scope", ["example", "batch"])
-def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope):
+@pytest.mark.parametrize(
+    ("scope", "correction"), [("example", "hits-removed"), ("batch", "hits-removed"), ("example", "item"), ("example", "paper")]
+)
+def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope, correction):
     """From the towers' scores before the step, the pool and the samples that it drew; log_q is found anew from these."""
-    model, (context, target) = cooperation(scope=scope), batch(rows=6)
+    model, (context, target) = cooperation(scope=scope, correction=correction), batch(rows=6)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
     m = model.retriever.score(context, ids).numpy().astype(float)
     r = model.ranker.score(context, ids).numpy().astype(float)
     drawn, resample = {}, model.sampler.resample
     monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("resampled", resample(*args)))
     logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
-    pools = drawn["resampled"].pool.samples.numpy()
+    pools, counts = drawn["resampled"].pool.items.numpy() - 1, np.full(ITEMS, 8 / ITEMS)
     expected = {name: [] for name in (*LOGGED, "kl")}
     for row, k in enumerate(target.numpy() - 1):
-        places = np.array([k, *(pools[row] - 1)])
-        q = oracles.softmax(m[row][places])  # uniform Y and T = 1
+        shares, q = oracles.resampling(k, list(pools[row]), m[row], counts, 1.0, correction)
+        of_target, of_samples = oracles.log_q(q, k, 5, correction)
         s = drawn["resampled"].drawn.samples[row].numpy() - 1
-        log_q = np.log([q[np.flatnonzero(places == item)[0]] for item in s]) + np.log(8 / ITEMS)  # of items: n Y places each
         for name, scores in (("loss_retriever", m[row]), ("loss_ranker", r[row])):
-            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], np.log(q[0]) + np.log(8 / ITEMS), log_q))
-        expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], log_q))
-        expected["log_loss_retriever"].append(oracles.log_loss(m[row], k, pools[row] - 1, np.full(8, 1 / ITEMS)))
-        expected["log_loss_ranker"].append(oracles.log_loss(r[row], k, s, np.exp(log_q)))
-        expected["effective_sample_size"].append(1 / np.sum(q**2))
+            expected[name].append(oracles.sampled_log_softmax(scores[k], scores[s], of_target, of_samples[s]))
+        expected["kl"].append(oracles.sampled_kl(r[row][s], m[row][s], of_samples[s]))
+        expected["log_loss_retriever"].append(oracles.log_loss(m[row], k, pools[row], counts[pools[row]] / 8))
+        expected["log_loss_ranker"].append(oracles.log_loss(r[row], k, s, q[s]))
+        expected["effective_sample_size"].append(1 / np.sum(shares**2))
         expected["target_share"].append(np.mean(s == k))
         expected["hardness"].append(oracles.hardness(r[row], k, s))
-    assert logs["loss_retriever"] == pytest.approx(np.log(6), rel=1e-5)
+    if correction == "paper":
+        assert logs["loss_retriever"] == pytest.approx(np.log(6), rel=1e-5)
+        del expected["log_loss_ranker"]  # its log_q is of positions
+    if correction == "hits-removed":
+        assert logs["loss_retriever"] == pytest.approx(logs["log_loss_retriever"], rel=1e-4)
     for name, each in expected.items():
         assert logs[name] == pytest.approx(np.mean(each), rel=1e-3), name
+
+
+def test_with_a_pool_of_all_items_the_retrievers_loss_is_the_full_one_and_moves_no_ranker():
+    model, (context, target) = cooperation(pool="all", kl_weight=0.7), batch(rows=6)
+    ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
+    m = model.retriever.score(context, ids).numpy().astype(float)
+    expected = np.mean([oracles.full_log_softmax(row, k) for row, k in zip(m, target.numpy() - 1, strict=True)])
+    logs = model.train_step((context, target))
+    assert float(logs["loss_retriever"]) == pytest.approx(expected, rel=1e-4)
+    assert float(logs["log_loss_retriever"]) == pytest.approx(expected, rel=1e-4)
+    assert float(logs["target_share"]) == 0
 
 
 @pytest.mark.parametrize("scope", ["example", "batch"])

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracles
-from tfcorr.cooperation.losses import binary_cross_entropy, estimated_log_loss, hardness, sampled_kl, sampled_log_softmax
+from tfcorr.cooperation.losses import (
+    binary_cross_entropy,
+    estimated_log_loss,
+    full_log_softmax,
+    hardness,
+    sampled_kl,
+    sampled_log_softmax,
+)
 
 FLOATS = st.floats(-20, 20, width=32)
 ROWS = st.integers(1, 6).flatmap(lambda size: st.lists(st.tuples(FLOATS, FLOATS, FLOATS), min_size=size, max_size=size))
@@ -19,6 +26,23 @@ def test_sampled_log_softmax_is_equation_1(rows, score, log_q):
         tf.constant([score]), tf.constant([scores], tf.float32), tf.constant([log_q]), tf.constant([sample_log_q], tf.float32)
     )
     assert loss.numpy()[0] == pytest.approx(oracles.sampled_log_softmax(score, scores, log_q, sample_log_q), rel=1e-4, abs=1e-4)
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=8).flatmap(lambda scores: st.tuples(st.just(scores), st.integers(1, len(scores)))))
+@settings(max_examples=50, deadline=None)
+def test_full_log_softmax_is_that_of_the_items_1_to_n(drawn):
+    scores, target = drawn
+    loss = full_log_softmax(tf.constant([scores], tf.float32), tf.constant([target]))
+    assert loss.numpy()[0] == pytest.approx(oracles.full_log_softmax(np.array(scores), target - 1), rel=1e-4, abs=1e-4)
+    assert full_log_softmax(tf.constant([scores], tf.float16), tf.constant([target])).dtype == tf.float32
+
+
+def test_the_full_log_softmaxs_gradient_is_the_softmax_less_the_target():
+    scores = tf.Variable(np.random.default_rng(3).normal(size=(2, 5)), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(full_log_softmax(scores, tf.constant([5, 2])))
+    expected = [oracles.softmax(row) - np.eye(5)[k] for row, k in zip(scores.numpy().astype(float), (4, 1), strict=True)]
+    np.testing.assert_allclose(tape.gradient(loss, scores), expected, atol=1e-6)
 
 
 @given(ROWS, FLOATS)
@@ -73,9 +97,9 @@ def test_the_estimated_log_loss_tends_to_the_full_one():
     rng = np.random.default_rng(4)
     scores, q = rng.normal(size=30), oracles.softmax(rng.normal(size=30))
     drawn = rng.choice(30, size=20_000, p=q)
-    log_q = tf.constant(np.log(q)[None, drawn], tf.float32)
-    estimate = estimated_log_loss(tf.constant([scores[3]]), tf.constant(scores[None, drawn]), log_q, tf.constant(drawn[None] == 3))
-    assert estimate.numpy()[0] == pytest.approx(-np.log(oracles.softmax(scores)[3]), abs=0.05)
+    log_count = tf.constant(np.log(q * 20_000)[None, drawn], tf.float32)
+    estimate = estimated_log_loss(tf.constant([scores[3]]), tf.constant(scores[None, drawn]), log_count, tf.constant(drawn[None] == 3))
+    assert estimate.numpy()[0] == pytest.approx(oracles.full_log_softmax(scores, 3), abs=0.05)
     nothing = estimated_log_loss(tf.constant([1.0]), tf.zeros([1, 4]), tf.zeros([1, 4]), tf.ones([1, 4], tf.bool))
     assert nothing.numpy()[0] == 0  # samples that are all the target count no other item
 

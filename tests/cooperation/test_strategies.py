@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tests import oracles
-from tests.cooperation.test_sampling import FALSE_ALARM
+from tests.cooperation.test_sampling import FALSE_ALARM, every_correction
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.cooperation.strategies import DISTILLATION, GLOBAL, NEGATIVES, UNCORRECTED
@@ -22,6 +22,9 @@ ORDER = np.argsort(-M) + 1
 
 class Scored:
     """A retriever whose context is one number, 1, and whose item vectors are M."""
+
+    def item_vectors(self, ids):
+        return tf.gather(tf.constant([0.0, *M]), ids)[..., None]
 
     def match(self, query, target, others):
         of_item = tf.constant([0.0, *M])
@@ -76,13 +79,13 @@ def test_global_top_random_is_uniform_over_the_best_of_all(name, registry):
 def test_local_top_is_the_l_best_of_each_pool():
     drawn, resampled, _ = drawn_by("ltop")
     for row in range(50):
-        assert sorted(M[drawn.samples[row] - 1]) == sorted(M[resampled.pool.samples[row] - 1])[-L:]
+        assert sorted(M[drawn.samples[row] - 1]) == sorted(M[resampled.pool.items[row] - 1])[-L:]
 
 
 def test_local_top_random_is_uniform_over_the_best_of_each_pool():
     drawn, resampled, _ = drawn_by("ltoprand")
-    places = np.argsort(-M[resampled.pool.samples.numpy() - 1], axis=1, kind="stable")[:, :3]
-    best = np.take_along_axis(resampled.pool.samples.numpy(), places, axis=1)
+    places = np.argsort(-M[resampled.pool.items.numpy() - 1], axis=1, kind="stable")[:, :3]
+    best = np.take_along_axis(resampled.pool.items.numpy(), places, axis=1)
     assert all(set(drawn.samples.numpy()[row]) <= set(best[row]) for row in range(ROWS))
     expected = np.bincount(best.ravel(), minlength=ITEMS + 1)[1:] / best.size
     assert is_drawn_from(drawn.samples, expected)
@@ -91,7 +94,7 @@ def test_local_top_random_is_uniform_over_the_best_of_each_pool():
 def test_dynamic_negatives_are_those_of_the_pool_that_the_ranker_scores_highest():
     drawn, resampled, _ = drawn_by("dns")
     for row in range(50):
-        assert sorted(R[drawn.samples[row] - 1]) == sorted(R[resampled.pool.samples[row] - 1])[-L:]
+        assert sorted(R[drawn.samples[row] - 1]) == sorted(R[resampled.pool.items[row] - 1])[-L:]
 
 
 @pytest.mark.parametrize(("name", "registry"), [("uniform", NEGATIVES), ("rand", DISTILLATION)])
@@ -134,17 +137,47 @@ def test_in_batch_never_draws_a_rows_own_target_where_all_differ():
         assert is_drawn_from(drawn[row], np.where(np.arange(ITEMS) == row, 0, 1 / (ITEMS - 1)))
 
 
-def test_resample_is_the_two_steps():
-    drawn, resampled, target = drawn_by("resample")
+@every_correction
+def test_resample_is_the_two_steps(correction):
+    drawn, resampled, target = drawn_by("resample", correction=correction)
     assert drawn is resampled.drawn
     shares = np.mean(
         [
-            oracles.resampling_distribution(list(pool - 1), k - 1, M.astype(float), np.full(ITEMS, 1 / ITEMS), 1.0)
-            for pool, k in zip(resampled.pool.samples.numpy(), target, strict=True)
+            oracles.resampling_distribution(list(pool - 1), k - 1, M.astype(float), np.full(ITEMS, 1 / ITEMS), 1.0, correction)
+            for pool, k in zip(resampled.pool.items.numpy(), target, strict=True)
         ],
         axis=0,
     )
     assert is_drawn_from(drawn.samples, shares)
+
+
+@pytest.mark.parametrize("correction", ["hits-removed", "item"])
+def test_of_a_pool_of_all_items_each_is_there_once_and_the_target_beside_them(correction):
+    """So draws have the very shares of the softmax, over all items or over all but the target."""
+    drawn, resampled, target = drawn_by("resample", pool="all", correction=correction)
+    items = resampled.pool.items.numpy()
+    for row in range(50):
+        assert sorted(items[row]) == sorted({0, *range(1, ITEMS + 1)} - {target[row]})
+    for k in (1, 2, 3):
+        shares = oracles.softmax(M.astype(float))
+        if correction == "hits-removed":
+            shares = np.where(np.arange(1, ITEMS + 1) == k, 0, shares) / (1 - shares[k - 1])
+        of_k = drawn.samples.numpy()[target == k]
+        assert is_drawn_from(of_k, shares)
+        of_target, of_samples = oracles.log_q(shares, k - 1, L, correction)
+        np.testing.assert_allclose(drawn.target_log_q.numpy()[target == k], of_target, rtol=1e-4)
+        np.testing.assert_allclose(drawn.sample_log_q.numpy()[target == k], of_samples[of_k - 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["ltop", "ltoprand", pytest.param("dns", marks=pytest.mark.xfail(strict=True, reason="the ranker scores the padding, too"))]
+)
+def test_no_strategy_takes_the_place_of_the_target_in_a_pool_of_all_items(name):
+    """It holds padding there, which a ranker may score above all items."""
+    drawn, _, target = drawn_by(name, pool="all", samples=ITEMS - 1, local_top=ITEMS - 1)
+    samples = drawn.samples.numpy()
+    assert samples.min() > 0
+    assert not (samples == target[:, None]).any()
 
 
 def test_what_is_said_to_be_uncorrected_has_no_log_q_and_all_else_has():

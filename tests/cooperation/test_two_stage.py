@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import oracles
 from tests.cooperation.test_corr import ITEMS, LENGTH, batch, values
+from tests.cooperation.test_sampling import CORRECTIONS
 from tests.towers.test_contract import build
 from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
@@ -20,12 +23,12 @@ def every_score(tower, context):
     return tower.score(context, np.tile(np.arange(1, ITEMS + 1), (6, 1))).numpy().astype(float)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize(("loss", "correction"), [*itertools.product(["softmax"], CORRECTIONS), ("bce", "item")])
 @pytest.mark.parametrize("scope", ["example", "batch"])
-def test_a_retriever_alone_learns_by_its_loss_over_the_pool(monkeypatch, scope, loss):
+def test_a_retriever_alone_learns_by_its_loss_over_the_pool(monkeypatch, scope, loss, correction):
     """The loss that is logged is the oracle's, of the scores before the step of the pool that was drawn."""
     tower, (context, target) = build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH), batch(rows=6)
-    settings = SamplerSettings(proposal="popularity", pool=7, pool_scope=scope)
+    settings = SamplerSettings(proposal="popularity", pool=7, pool_scope=scope, correction=correction)
     model = RetrieverAlone(tower, Sampler(settings, COUNTS, tower, seed=2), loss)
     model.compile(optimizer=LazyAdam(0.01))
     drawn, draw = [], model.sampler.popularity.draw
@@ -33,17 +36,39 @@ def test_a_retriever_alone_learns_by_its_loss_over_the_pool(monkeypatch, scope, 
     before, scores = values(tower), every_score(tower, context)
     logs = model.train_step((context, target))
     rows = list(zip(scores, target.numpy() - 1, np.broadcast_to(drawn[0], (6, 7)) - 1, strict=True))
-    expected = [ORACLES[loss](row[k], row[s], np.log(SHARES[k]), np.log(SHARES[s])) for row, k, s in rows]
+    assert any(k in s for _, k, s in rows)  # so some pools have hits
+    log_q = [oracles.log_q(SHARES, k, 7, correction) for _, k, _ in rows]
+    expected = [ORACLES[loss](row[k], row[s], q[0], q[1][s]) for (row, k, s), q in zip(rows, log_q, strict=True)]
+    log_loss = [oracles.log_loss(row, k, s, SHARES[s]) for row, k, s in rows]
+    assert float(logs["log_loss"]) == pytest.approx(np.mean(log_loss), rel=1e-4)
     assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-4)
     assert float(logs["hardness"]) == pytest.approx(np.mean([oracles.hardness(*each) for each in rows]))
     assert any(not np.array_equal(one, other) for one, other in zip(before, values(tower), strict=True))
 
 
-@pytest.mark.parametrize("negatives", [None, "resample"])
-def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(monkeypatch, negatives):
+@pytest.mark.parametrize("loss", ["softmax", "bce"])
+def test_a_retriever_alone_learns_by_its_loss_over_all_items(loss):
+    """By the softmax it is computed, and by the other of all items but the target, in whose place nothing is."""
+    tower, (context, target) = build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH), batch(rows=6)
+    model = RetrieverAlone(tower, Sampler(SamplerSettings(pool="all"), COUNTS, tower, seed=2), loss)
+    model.compile(optimizer=LazyAdam(0.01))
+    scores = every_score(tower, context)
+    logs = {name: float(value) for name, value in model.train_step((context, target)).items()}
+    others = [np.delete(np.arange(ITEMS), k) for k in target.numpy() - 1]
+    rows = list(zip(scores, target.numpy() - 1, others, strict=True))
+    full = np.mean([oracles.full_log_softmax(row, k) for row, k, _ in rows])
+    bce = np.mean([oracles.binary_cross_entropy(row[k], np.array([*row[s], -700.0])) for row, k, s in rows])
+    assert logs["loss"] == pytest.approx(full if loss == "softmax" else bce, rel=1e-4)
+    assert logs["log_loss"] == pytest.approx(full, rel=1e-4)
+    if loss == "softmax":
+        assert logs["hardness"] == pytest.approx(np.mean([oracles.hardness(*each) for each in rows]))
+
+
+@pytest.mark.parametrize(("negatives", "correction"), [(None, "hits-removed"), *itertools.product(["resample"], CORRECTIONS)])
+def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(monkeypatch, negatives, correction):
     ranker, retriever = (build(name, {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH) for name in ("din", "sasrec"))
     context, target = batch(rows=6)
-    settings = SamplerSettings(proposal="popularity", pool=7, samples=5, negatives=negatives)
+    settings = SamplerSettings(proposal="popularity", pool=7, samples=5, negatives=negatives, correction=correction)
     model = RankerAlone(ranker, Sampler(settings, COUNTS, retriever, seed=2), "softmax", retriever)
     model.compile(optimizer=LazyAdam(0.01))
     drawn, source = [], model.sampler.source
@@ -66,10 +91,10 @@ def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(mo
             log_q, target_log_q = np.log(SHARES[s]), np.log(SHARES[k])
         else:
             resampled = drawn[0].resampled()
-            s, pool = resampled.drawn.samples[row].numpy() - 1, resampled.pool.samples[row].numpy() - 1
-            weights = np.exp(of_retriever[row]) / SHARES
-            total = weights[k] + weights[pool].sum()
-            log_q, target_log_q = np.log(weights[s] * SHARES[s] / total), np.log(weights[k] * SHARES[k] / total)  # of items
+            s, pool = resampled.drawn.samples[row].numpy() - 1, resampled.pool.items[row].numpy() - 1
+            _, q = oracles.resampling(k, list(pool), of_retriever[row], 7 * SHARES, 1.0, correction)
+            target_log_q, of_samples = oracles.log_q(q, k, 5, correction)
+            log_q = of_samples[s]
         expected.append(oracles.sampled_log_softmax(scores[row][k], scores[row][s], target_log_q, log_q))
         hardness.append(oracles.hardness(scores[row], k, s))
     assert float(logs["loss"]) == pytest.approx(np.mean(expected), rel=1e-3)

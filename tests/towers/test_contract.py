@@ -13,7 +13,10 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.features import Feature
+from tfcorr.data.histories import Histories
+from tfcorr.data.transitions import count_transitions
 from tfcorr.towers import RANKERS, RETRIEVERS, Domain, ranker_of, retriever_of
+from tfcorr.towers.counts import PairCounts
 
 ITEMS, USERS, LENGTH = 30, 4, 6
 SMALL = {"dim": 8, "dropout": 0.3}
@@ -31,7 +34,11 @@ VARIANTS = {
     },
     "sasrec, 2 layers": {"name": "sasrec", **SMALL, "layers": 2},
     "bst, 2 layers": {"name": "bst", **SMALL, "layers": 2, "inner": True},
+    "sasrec, residual, latest": {"name": "sasrec", **SMALL, "layers": 2, "residual": 0.4, "positions": "latest"},
+    "bsarec, 3 layers": {"name": "bsarec", **SMALL, "layers": 3, "heads": 2},
     **{f"{name}, features": {"name": name, **SMALL} for name in ("sasrec", "transrec", "din", "deepfm")},
+    **{f"{name}, counts": {"name": name, **SMALL, "counts": {"latest": 2, "window": 2}} for name in ("bst", "din")},
+    "din, features, counts": {"name": "din", **SMALL, "counts": {}},
 }
 every_tower = pytest.mark.parametrize("variant", VARIANTS)
 every_retriever = pytest.mark.parametrize("name", RETRIEVERS)
@@ -53,6 +60,15 @@ def features(items):
     )
 
 
+@functools.cache
+def pairs(items):
+    """What is known of pairs of items in histories in which an item is often followed by the next."""
+    rng = np.random.default_rng(2)
+    starts, steps = rng.integers(0, items, (USERS, 1)), rng.integers(1, 3, (USERS, 40)).cumsum(axis=1)
+    histories = Histories([f"u{user}" for user in range(USERS)], ((starts + steps) % items + 1).astype(np.int32).ravel(), 40 * np.arange(USERS + 1))
+    return {window: PairCounts(count_transitions(histories, items, window)) for window in (2, 3)}
+
+
 def adam(tower):
     """An optimiser whose moments are made before a step's graph, or that would have to be made twice."""
     optimiser = LazyAdam(0.01)
@@ -62,7 +78,8 @@ def adam(tower):
 
 def build(name, settings=SMALL, items=ITEMS, length=LENGTH, features=()):
     made = retriever_of if name in RETRIEVERS else ranker_of
-    tower = made(TOWERS[name].Settings.parse({"name": name, **settings}), Domain(items, USERS, length, features))
+    known = pairs(items) if "counts" in settings else {}
+    tower = made(TOWERS[name].Settings.parse({"name": name, **settings}), Domain(items, USERS, length, features, known))
     tower.score(context_of(np.zeros([1, length], np.int32), np.zeros(1, np.int32)), tf.ones([1, 1], tf.int32))
     rng = np.random.default_rng(0)  # initial tables are too small to tell contexts apart
     for variable in tower.trainable_variables:
@@ -211,8 +228,9 @@ def learn(name, history, user, target):
     """Which targets a tower, trained alone with uniform negatives until these are all, ranks first: [B] bool."""
     items = int(max(history.max(), target.max()))
     tower = build(name, {"dim": 32, "dropout": 0.0, **RULES.get(name, {})}, items, history.shape[1])
-    sampler = Sampler(SamplerSettings(pool=10, samples=10), np.ones(items, np.int64), built("mf"), seed=0)
-    model = RetrieverAlone(tower, sampler, "softmax") if name in RETRIEVERS else RankerAlone(tower, sampler, "softmax", built("mf"))
+    retriever = tower if name in RETRIEVERS else built("mf")
+    sampler = Sampler(SamplerSettings(pool=10, samples=10), np.ones(items, np.int64), retriever, seed=0)
+    model = RetrieverAlone(tower, sampler, "softmax") if name in RETRIEVERS else RankerAlone(tower, sampler, "softmax", retriever)
     model.compile(optimizer=adam(tower))
     rows = np.tile(np.arange(len(target)), -(-4000 // len(target)))
     context = {"history": history[rows].astype(np.int32), "user": user[rows].astype(np.int32)}
@@ -248,6 +266,15 @@ def test_learns_a_cyclic_catalogue_to_near_certainty_and_a_rule_that_needs_two_s
             by_latest, by_both = np.split(learn(name, *rules), [ITEMS])
             assert by_latest.mean() > 0.95
             assert by_both.mean() <= 0.25 if seen == "latest" else by_both.mean() > 0.95
+
+
+@every_tower
+def test_a_scores_terms_are_those_that_are_named_and_sum_to_it(variant):
+    tower = built(variant)
+    terms = tower.terms(context_of(HISTORY, USER), tf.constant(CANDIDATES))
+    assert tuple(terms) == tower.term_names
+    assert len(terms) == 1 + ("counts" in variant)
+    np.testing.assert_allclose(sum(each.numpy() for each in terms.values()), score(tower), rtol=1e-5, atol=1e-6)
 
 
 @every_retriever

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.towers.test_contract import build, context_of
+from tfcorr.towers.bsarec import low_pass_kernels
 from tfcorr.towers.dien import AUGRU
 from tfcorr.towers.layers import latest_items
 from tfcorr.towers.mlp import Dice
@@ -28,6 +29,35 @@ def relu(values):
 
 def sigmoid(values):
     return 1 / (1 + np.exp(-np.asarray(values)))
+
+
+def norm(layer, values):
+    centred = values - values.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True)) * layer.gamma.numpy() + layer.beta.numpy()
+
+
+def dense(layer, values):
+    return values @ layer.kernel.numpy() + layer.bias.numpy()
+
+
+def attend(block, hidden, heads):
+    """A block's first part of a sequence [M, D]: each place reads itself and those before it, head by head."""
+    q, k, v = (np.split(dense(layer, hidden), heads, axis=1) for layer in (block.query, block.key, block.value))
+    read = np.zeros_like(hidden)
+    for place in range(len(hidden)):
+        of_heads = []
+        for head in range(heads):
+            logits = k[head][: place + 1] @ q[head][place] / math.sqrt(q[head].shape[1])
+            of_heads.append(np.exp(logits) @ v[head][: place + 1] / np.exp(logits).sum())
+        read[place] = np.concatenate(of_heads)
+    return norm(block.norms[0], hidden + dense(block.output_, read))
+
+
+def feed_forward(block, hidden):
+    """A block's second part, of [..., D]."""
+    widened = dense(block.widen, hidden)
+    gelu = widened * (1 + np.vectorize(math.erf)(widened / math.sqrt(2))) / 2
+    return norm(block.norms[1], hidden + dense(block.narrow, gelu))
 
 
 def test_mf():
@@ -102,6 +132,60 @@ def test_gru4rec_reads_gated_recurrent_states():
     assert scored(tower) == pytest.approx(query @ rows(tower.items)[ITEM], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [
+        ({}, [0, 1, 2]),
+        ({"layers": 2, "heads": 1}, [0, 1, 2]),
+        ({"layers": 2, "residual": 0.4}, [0, 1, 2]),
+        ({"positions": "latest"}, [2, 1, 0]),
+    ],
+)
+def test_sasrec_reads_the_latest_place_of_its_blocks_each_of_which_may_keep_a_share_of_its_input(settings, numbers):
+    tower = build("sasrec", {"dim": 4, "feed_forward": 6, **settings})
+    hidden = norm(tower.norm, rows(tower.items)[HISTORY[1:]] + rows(tower.places)[numbers])
+    for number, block in enumerate(tower.blocks):
+        output = feed_forward(block, attend(block, hidden, settings.get("heads", 2)))
+        kept = settings.get("residual", 0)
+        hidden = norm(tower.mixed[number], kept * hidden + (1 - kept) * output) if kept else output
+    assert scored(tower) == pytest.approx(hidden[-1] @ rows(tower.items)[ITEM], rel=1e-4)
+
+
+@pytest.mark.parametrize(("filtered", "frequencies"), [(0.7, 2), (0.2, 1), (0.7, 9)])
+def test_bsarec_mixes_a_low_pass_filter_of_its_history_with_attention(filtered, frequencies):
+    """The filter is NumPy's own transform of the items that there are; of 5 there are 3 frequencies."""
+    tower = build("bsarec", {"dim": 4, "heads": 2, "feed_forward": 6, "filtered": filtered, "frequencies": frequencies})
+    history = [4, 9, 2, 5, 8]
+    hidden = norm(tower.norm, rows(tower.items)[history] + rows(tower.places)[:5])
+    for block, layer in zip(tower.blocks, tower.filters, strict=True):
+        low = low_frequencies(hidden, frequencies)
+        weighed = norm(layer.norm, hidden + low + layer.beta.numpy() ** 2 * (hidden - low))
+        hidden = feed_forward(block, filtered * weighed + (1 - filtered) * attend(block, hidden, heads=2))
+    expected = hidden[-1] @ rows(tower.items)[ITEM]
+    assert scored(tower, history=[0, *history]) == pytest.approx(expected, rel=1e-4)
+    assert scored(tower, history=[*history, 0]) == pytest.approx(expected, rel=1e-4)
+
+
+def low_frequencies(values, frequencies):
+    """The part of a sequence [M, ...] that the lowest of its frequencies make."""
+    found = np.fft.rfft(values, axis=0)
+    found[frequencies:] = 0
+    return np.fft.irfft(found, n=len(values), axis=0)
+
+
+@pytest.mark.parametrize("frequencies", [1, 2, 3, 5, 20])
+def test_a_low_pass_kernel_keeps_the_lowest_frequencies_of_a_sequence_of_any_length(frequencies):
+    kernels = low_pass_kernels(9, frequencies)
+    assert kernels.shape == (10, 9)
+    assert not kernels[0].any()
+    for length in range(1, 10):
+        values = np.random.default_rng(length).normal(size=(length, 3))
+        places = np.arange(length)
+        filtered = kernels[length][np.abs(places[:, None] - places)] @ values
+        np.testing.assert_allclose(filtered, low_frequencies(values, frequencies), atol=1e-12)
+        assert not kernels[length, length:].any()
+
+
 def test_deepfm_adds_products_of_all_pairs_of_fields_to_a_network():
     tower = build("deepfm", {"dim": 4, "mlp": (3,)})
     fields = [rows(tower.users)[USER], rows(tower.history)[[4, 9, 2]].mean(axis=0), rows(tower.items)[ITEM]]
@@ -116,22 +200,12 @@ def test_bst_lets_the_candidate_read_the_history_and_may_add_their_inner_product
     """The network on top gets [what the candidate has read, the candidate]; a block's attention is written out for its one query."""
     tower = build("bst", {"dim": 4, "heads": 1, "mlp": (5,), "inner": True, "dropout": 0.0})
     block, head = tower.blocks[0], tower.mlp.head
-
-    def norm(layer, values):
-        centred = values - values.mean(axis=-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True)) * layer.gamma.numpy() + layer.beta.numpy()
-
-    def dense(layer, values):
-        return values @ layer.kernel.numpy() + layer.bias.numpy()
-
     vector, history = rows(tower.items)[ITEM], rows(tower.items)[HISTORY[1:]] + rows(tower.places)[[2, 1, 0]]
     query, keys = norm(tower.norm, vector), norm(tower.norm, history)
     logits = dense(block.key, keys) @ dense(block.query, query) / 2  # the square root of the width
     attended = np.exp(logits) @ dense(block.value, keys) / np.exp(logits).sum()
     hidden = norm(block.norms[0], query + dense(block.output_, attended))
-    widened = dense(block.widen, hidden)
-    gelu = widened * np.array([(1 + math.erf(each / math.sqrt(2))) / 2 for each in widened])
-    read = norm(block.norms[1], hidden + dense(block.narrow, gelu))
+    read = feed_forward(block, hidden)
     on_top = dense(head, relu(dense(tower.mlp.dense[0], np.concatenate([read, vector]))))[0]
     assert scored(tower) == pytest.approx(on_top + read @ vector + rows(tower.bias)[ITEM, 0], rel=1e-4)
 

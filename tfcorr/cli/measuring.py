@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from tfcorr.cli.app import IndexOption, Overrides, Root, RunFolder, app, console
-from tfcorr.cli.tables import print_evaluation
+from tfcorr.cli.tables import differences_table, print_evaluation
 
 
 @app.command()
@@ -65,17 +64,7 @@ def compare(
         print(json.dumps({"differences": [asdict(each) for each in differences]}))
         return
     console.print(f"first: {first}, second: {second}, difference: first less second", soft_wrap=True)
-    table = Table("stage", "metric", "first", "second", "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0))  # 80 columns
-    for each in differences:
-        values = (
-            f"{each.first:.4f}",
-            f"{each.second:.4f}",
-            f"{each.difference:+.4f}",
-            f"{each.low:+.4f} to {each.high:+.4f}",
-            f"{each.p_value:.2g}",
-        )
-        table.add_row(each.stage, each.metric, *values)
-    console.print(table)
+    console.print(differences_table("stage", differences))
 
 
 @app.command()

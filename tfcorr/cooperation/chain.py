@@ -61,7 +61,7 @@ class Chain(LoggedModel):
                 if place < len(self.samples):
                     with tape.stop_recording():
                         settings = self.sampler.settings
-                        pool, size = Pool.of(drawn), self.samples[place]
+                        pool, size = Pool.of(drawn, settings.correction), self.samples[place]
                         resampled = resample(pool, target, given, size, settings.temperature, settings.correction, self.generator)
                     scores = tf.gather(given, tf.pad(resampled.places, [[0, 0], [1, 0]]), batch_dims=1)
             total = tf.reduce_sum(total) / rows

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, full_log_softmax, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler, Source
+from tfcorr.cooperation.sampling import Resampled
 from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever, inner
@@ -39,6 +40,7 @@ class Joint(LoggedModel):
         super().__init__(type(self).__name__.lower(), logged)
         self.retriever, self.ranker, self.sampler, self.weight = retriever, ranker, sampler, weight
         self.loss_name, self.generator = loss, sampler.generator
+        self.is_exact = sampler.is_exact and loss == "softmax"
         self.negatives = NEGATIVES[sampler.settings.negatives or "resample"]
 
     def teach(self, source: Source, retrieved: "Scores", ranked: "Scores") -> tf.Tensor:
@@ -55,13 +57,17 @@ class Joint(LoggedModel):
         rows, loss = rows_of_all_replicas(target), LOSSES[self.loss_name]
         with tf.GradientTape() as tape:
             query = self.retriever.encode_examples(context, training=True)  # [B, D]
+            every = self.sampler.every(query) if self.is_exact else None
             with tape.stop_recording():
-                resampled = self.sampler.resample(query, target)
+                resampled = self.sampler.resample(query, target, every)
                 source = self.sampler.source(lambda: query, target, lambda: resampled, lambda ids: self.ranker.score(context, ids))
                 negatives = self.negatives(source)
             retrieved = Scores(lambda ids: inner(query, self.retriever.item_vectors(ids)), target, resampled.drawn.samples)
             ranked = Scores(lambda ids: self.ranker.score(context, ids, training=True), target, negatives.samples)
-            retriever_loss = loss(retrieved.of_target, retrieved.of_samples, *resampled.drawn.log_q)
+            if every is None:
+                retriever_loss = loss(retrieved.of_target, retrieved.of_samples, *resampled.drawn.log_q)
+            else:  # what that estimates
+                retriever_loss = full_log_softmax(every, target)
             ranker_loss = loss(ranked.of_target, ranked.of_samples, *negatives.log_q)
             lesson = self.teach(source, retrieved, ranked)
             # No variable is in both towers, so one sum gives each its own gradient.
@@ -76,15 +82,17 @@ class Joint(LoggedModel):
                 "loss_retriever": retriever_loss,
                 "loss_ranker": ranker_loss,
                 self.lesson: lesson,
-                "log_loss_retriever": estimated_log_loss(
-                    retrieved.of_target, resampled.scores, resampled.pool.log_count, resampled.pool.items == target[:, None]
-                ),
+                "log_loss_retriever": retriever_loss if self.is_exact else self._log_loss(retrieved, resampled, target),
                 "log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.log_count, is_target),
                 "effective_sample_size": resampled.effective_size,
                 "target_share": resampled.target_share,
                 "hardness": hardness(ranked.of_target, ranked.of_samples, is_target),
             }
         )
+
+    def _log_loss(self, retrieved: "Scores", resampled: Resampled, target: tf.Tensor) -> tf.Tensor:
+        pool = resampled.pool
+        return estimated_log_loss(retrieved.of_target, resampled.scores, pool.log_count, pool.items == target[:, None])
 
 
 class Scores:

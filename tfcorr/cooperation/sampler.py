@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.cooperation.proposals import Proposal, proposal_of
-from tfcorr.cooperation.sampling import NEVER, Pool, Resampled, SamplerSettings, resample
+from tfcorr.cooperation.sampling import Pool, Resampled, SamplerSettings, pool_of_all, resample, resample_all
 from tfcorr.towers.layers import Retriever
 
 Best = Callable[[tf.Tensor, int], tf.Tensor]  # encoded contexts [B, D] and a count -> the retriever's best items [B, count]
@@ -48,26 +48,34 @@ class Sampler:
         """That of the settings."""
         return self.uniform if self.settings.proposal == "uniform" else self.popularity
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the pool is all items, so that the retriever's softmax can be computed and need not be estimated."""
+        return self.settings.pool == "all"
+
+    def every(self, query: tf.Tensor) -> tf.Tensor:
+        """The retriever's scores of the items 1 to N for encoded contexts [B, D]: [B, N] float32."""
+        vectors = self._retriever.item_vectors(tf.range(1, self.items + 1))
+        return tf.matmul(tf.cast(query, tf.float32), tf.cast(vectors, tf.float32), transpose_b=True)
+
     def pool(self, query: tf.Tensor, target: tf.Tensor) -> tuple[Pool, tf.Tensor, tf.Tensor]:
         """The first step, for encoded contexts [B, D] with targets [B]: the pool, and the retriever's scores of k [B] and of C [B, n]."""
+        if self.is_exact:
+            return pool_of_all(self.every(query), target)
         settings = self.settings
-        if settings.pool == "all":
-            ids, log_size = tf.range(1, self.items + 1), 0.0
-        else:
-            ids = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], settings.pool, self.generator)
-            log_size = float(np.log(settings.pool))
+        size = int(settings.pool)  # no "all" here
+        ids = self.proposal.pool(settings.pool_scope, tf.shape(target)[0], size, self.generator)
+        log_size = tf.math.log(tf.cast(size, tf.float32))
         target_score, scores = self._retriever.match(query, target, ids)
-        items = tf.broadcast_to(ids, tf.shape(scores))
-        if settings.pool == "all":  # each once, and the target, which stands beside them, not twice
-            is_target = items == target[:, None]
-            items, scores = tf.where(is_target, 0, items), tf.where(is_target, -NEVER, scores)
-            return Pool(items, tf.zeros_like(scores), tf.fill(tf.shape(target), -NEVER)), target_score, scores
-        of_items = tf.broadcast_to(self.proposal.log_prob(ids) + log_size, tf.shape(scores))
-        return Pool(items, of_items, self.proposal.log_prob(target) + log_size), target_score, scores
+        log_count = tf.broadcast_to(self.proposal.log_prob(ids) + log_size, tf.shape(scores))
+        return Pool(tf.broadcast_to(ids, tf.shape(scores)), log_count, self.proposal.log_prob(target) + log_size), target_score, scores
 
-    def resample(self, query: tf.Tensor, target: tf.Tensor) -> Resampled:
-        """The two steps, for encoded contexts [B, D] with targets [B]."""
+    def resample(self, query: tf.Tensor, target: tf.Tensor, every: tf.Tensor | None = None) -> Resampled:
+        """The two steps, for encoded contexts [B, D] with targets [B]; `every` are their scores of all items, where they are known."""
         settings = self.settings
+        if self.is_exact:
+            every = self.every(query) if every is None else every
+            return resample_all(every, target, settings.samples, settings.temperature, settings.correction, self.generator)
         pool, target_score, scores = self.pool(query, target)
         scores = tf.concat([target_score[:, None], scores], axis=1)
         return resample(pool, target, scores, settings.samples, settings.temperature, settings.correction, self.generator)

@@ -83,10 +83,13 @@ class Pool(NamedTuple):
     target_log_count: tf.Tensor
 
     @classmethod
-    def of(cls, drawn: Drawn) -> "Pool":
+    def of(cls, drawn: Drawn, correction: Correction) -> "Pool":
         """What was drawn, as the pool of another tower."""
         log_size = tf.math.log(tf.cast(tf.shape(drawn.samples)[1], tf.float32))
-        return cls(drawn.samples, drawn.log_count, drawn.target_log_q + log_size)
+        of_target = drawn.target_log_q + log_size
+        if correction == "item":  # the position that it has beside its draws does not count here
+            of_target = tf.math.log(tf.math.expm1(tf.maximum(of_target, 1e-6)))
+        return cls(drawn.samples, drawn.log_count, of_target)
 
     def corrected(self, target: tf.Tensor, correction: Correction) -> Drawn:
         """The pool as negatives of the target [B], with what the losses are to subtract.
@@ -101,6 +104,18 @@ class Pool(NamedTuple):
         of_target = tf.zeros_like(self.target_log_count) if removed else tf.nn.softplus(self.target_log_count)  # log(1 + n Y(k))
         of_hits = tf.fill(tf.shape(of_target), NEVER) if removed else of_target
         return Drawn(self.items, tf.where(self.items == target[:, None], of_hits[:, None], self.log_count), of_target)
+
+
+def pool_of_all(scores: tf.Tensor, target: tf.Tensor) -> tuple[Pool, tf.Tensor, tf.Tensor]:
+    """Every item once, but for the target [B], which stands beside them, and has item 0 at its position here.
+
+    Args: scores [B, N] of the items 1 to N. Returns: the pool, the scores of the target [B] and of the pool [B, N].
+    """
+    size = tf.shape(scores)[1]
+    is_target = tf.one_hot(target - 1, size, True, False, dtype=tf.bool)
+    items = tf.where(is_target, 0, tf.range(1, size + 1)[None, :])
+    others = tf.where(is_target, -NEVER, scores)
+    return Pool(items, tf.zeros_like(scores), tf.fill(tf.shape(target), -NEVER)), tf.gather(scores, target - 1, batch_dims=1), others
 
 
 class Resampled(NamedTuple):
@@ -131,9 +146,9 @@ def resample(
 
     Args: pool C of n items a row; target [B] int32; scores [B, 1 + n], the retriever's of [k, C], without gradient.
     By `hits-removed` nothing that is the target is drawn: Q is over the rest of C, and log_q the probability of an item, which
-    is Q of its position times the positions that it can expect. The target's is then 1 / L, for it stands among the samples once:
-    so the losses estimate those over all items. By `item` the target may be drawn, and has the 1 + n Y(k) positions that it can
-    expect. By `paper` log_q is Q of the position itself, and the target is thought to have n Y(k) of them.
+    is Q of its position times the positions that it can expect. The target's is then 1 / L, for it stands beside the samples once:
+    so the losses estimate those over all items. By `item` the target may be drawn; it can expect 1 + n Y(k) positions in {k} ∪ C,
+    and so 1 + L Q in {k} ∪ S. By `paper` log_q is Q of the position itself, and the target is thought to have n Y(k) of them.
     A pool that another tower resampled may be resampled again.
 
     Source: section 3.2 of the paper; as n grows, Q tends to softmax(M / T) over all items (theorem 3.1).
@@ -149,9 +164,11 @@ def resample(
     places = tf.minimum(places, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
     sampled, sample_log_q, target_log_q = tf.gather(ids, places, batch_dims=1), tf.gather(log_q, places, batch_dims=1), log_q[:, 0]
     is_target = sampled == target[:, None]
-    if correction == "hits-removed":  # where the pool holds nothing else the target is drawn all the same, and counts for nothing
-        sample_log_q = tf.where(is_target, NEVER, sample_log_q)
-        target_log_q = tf.fill(tf.shape(target), -tf.math.log(float(samples)))
+    if correction != "paper":  # in {k} ∪ S, too, the target has one position more than its draws
+        once = tf.fill(tf.shape(target), -tf.math.log(float(samples)))
+        target_log_q = once if correction == "hits-removed" else tf.reduce_logsumexp(tf.stack([target_log_q, once]), axis=0)
+        # With hits removed the target is drawn only where the pool holds nothing else, and counts for nothing.
+        sample_log_q = tf.where(is_target, NEVER if correction == "hits-removed" else target_log_q[:, None], sample_log_q)
     return Resampled(
         drawn=Drawn(sampled, sample_log_q, target_log_q),
         pool=pool,
@@ -159,4 +176,34 @@ def resample(
         effective_size=tf.exp(-tf.reduce_logsumexp(2 * of_places, axis=1)),
         target_share=tf.reduce_mean(tf.cast(is_target, tf.float32), axis=1),
         places=places,
+    )
+
+
+def resample_all(
+    scores: tf.Tensor, target: tf.Tensor, samples: int, temperature: float, correction: Correction, generator: tf.random.Generator
+) -> Resampled:
+    """What `resample` does with a pool of all items, each once: L draws from the softmax of M / T itself.
+
+    Args: scores [B, N], the retriever's of the items 1 to N, without gradient; the others are as those of `resample`. With
+    `hits-removed` the softmax is over all but the target.
+    """
+    scores = tf.stop_gradient(scores)
+    pool, _target_score, others = pool_of_all(scores, target)
+    log_q = tf.nn.log_softmax((others if correction == "hits-removed" else scores) / temperature)  # [B, N]
+    sampled = 1 + tf.minimum(
+        tf.random.stateless_categorical(log_q, samples, generator.make_seeds()[:, 0], dtype=tf.int32), tf.shape(scores)[1] - 1
+    )
+    is_target = sampled == target[:, None]
+    sample_log_q = tf.gather(log_q, sampled - 1, batch_dims=1)
+    target_log_q = tf.fill(tf.shape(target), -tf.math.log(float(samples)))
+    if correction == "item":
+        target_log_q = tf.reduce_logsumexp(tf.stack([tf.gather(log_q, target - 1, batch_dims=1), target_log_q]), axis=0)
+    of_hits = NEVER if correction == "hits-removed" else target_log_q[:, None]
+    return Resampled(
+        drawn=Drawn(sampled, tf.where(is_target, of_hits, sample_log_q), target_log_q),
+        pool=pool,
+        scores=others,
+        effective_size=tf.exp(-tf.reduce_logsumexp(2 * log_q, axis=1)),
+        target_share=tf.reduce_mean(tf.cast(is_target, tf.float32), axis=1),
+        places=tf.where(is_target, 0, sampled),
     )

@@ -36,7 +36,7 @@ class RetrieverAlone(Alone):
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on (context, target [B] int32); returns the epoch's means so far by name."""
         context, target = data
-        is_exact = self.sampler.settings.pool == "all" and self.loss_function is LOSSES["softmax"]
+        is_exact = self.sampler.is_exact and self.loss_function is LOSSES["softmax"]
         with tf.GradientTape() as tape:
             query = self.tower.encode_examples(context, training=True)
             values = self._exact(query, target) if is_exact else self._sampled(query, target)
@@ -44,8 +44,7 @@ class RetrieverAlone(Alone):
         return self.update(tape, total, **values)
 
     def _exact(self, query: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
-        vectors = self.tower.item_vectors(tf.range(1, self.sampler.items + 1))
-        scores = tf.matmul(tf.cast(query, tf.float32), tf.cast(vectors, tf.float32), transpose_b=True)  # [B, N]
+        scores = self.sampler.every(query)
         loss, target_score = full_log_softmax(scores, target), tf.gather(scores, target - 1, batch_dims=1)
         ahead = tf.math.count_nonzero(scores >= target_score[:, None], axis=1, dtype=tf.float32) - 1  # but for the target itself
         return {"loss": loss, "log_loss": loss, "hardness": ahead / max(self.sampler.items - 1, 1)}

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import yaml
 
+from tfcorr.data.histories import Histories
 from tfcorr.data.interactions import Columns, DataSettings, collect, read_table
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
@@ -28,8 +30,9 @@ NAMES = {
 }
 NEEDED = ("user", "item", "time")
 SAMPLE = 100_000  # rows that are looked at
-REPEATS = 0.02  # share of interactions with an item that the user has had, below which nobody wants it again
+REPEATS = 0.02  # share of validation targets that their user has had before, below which nobody wants an item again
 SMALL = 50_000  # interactions, below which an epoch of large batches has few steps
+EXACT = 30_000  # items up to which the softmax over all of them is worth its time
 LEAST = (5, 3, 2, 1)  # min_interactions that are tried
 
 
@@ -93,14 +96,21 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
-        owners = pl.DataFrame({"user": histories.owners(pl.arange(len(histories.items), eager=True).to_numpy()), "item": histories.items})
-        again = (pl.col("item") == pl.col("item").shift().over("user")).fill_null(value=False)  # at once: a double click, and no wish
-        wanted = owners.filter(~again)
-        repeats = 1 - wanted.unique().height / wanted.height
         skipped = -sum(rows for what, rows, *_ in dataset.account if what.startswith("skipped"))
-        longest = int(owners.group_by("user").len()["len"].quantile(0.9) or 1)
-        return Guess(columns, examples, least, repeats, len(histories.users), len(dataset.catalogue), owners.height, longest, skipped)
+        longest = int(np.quantile(np.diff(histories.offsets), 0.9))
+        sizes = len(histories.users), len(dataset.catalogue), len(histories.items)
+        return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)
     raise problem or InputError(f"{path}: has nothing to train on")
+
+
+def _share_of_repeats(histories: Histories) -> float:
+    """The share of the validation targets that stand in their history."""
+    places = histories.targets("validation")
+    size = int(histories.items.max()) + 1
+    positions = np.arange(len(histories.items))
+    pairs, first = np.unique(histories.owners(positions) * size + histories.items, return_index=True)  # of each user with each item
+    of_target = histories.owners(places) * size + histories.items[places]
+    return float((first[np.searchsorted(pairs, of_target)] < places).mean())
 
 
 def pipeline_text(path: Path, found: Guess) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
+from tfcorr.evaluation.baselines import BASELINES
 from tfcorr.evaluation.metrics import METRICS, MISSED
 from tfcorr.files import read_intact
 from tfcorr.settings import InputError
@@ -50,7 +51,7 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
             raise InputError(f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the same way")
     found = []
     columns = [set(table.columns) for table in [*ours, *theirs]]
-    for stage in [name for name in ours[0].columns if name not in key.columns and all(name in each for each in columns)]:
+    for stage in [name for name in ours[0].columns if name not in (*key.columns, *BASELINES) and all(name in each for each in columns)]:
         for name, metric in METRICS.items():
             values = [np.mean([metric(rank_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
             found.append(paired_test(stage, f"{name}@{k}", *values))
