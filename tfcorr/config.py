@@ -44,6 +44,12 @@ class TrainingSettings(Settings):
     start: Literal["random", "retriever"] = Field(
         "random", description="retriever: it is trained alone first, and the vectors of the other towers' items start from its"
     )
+    start_rate: float = Field(
+        0.5, gt=0, description="of start: retriever, what its learning rate is multiplied by when it goes on with the others"
+    )
+    item_vectors: Literal["counts", "random"] = Field(
+        "counts", description="what every tower's begin as: factors of how often items stand near each other in training, or noise"
+    )
     warm_start: Path | None = Field(
         None, description="a run of the same towers, whose weights this one starts from; its items and users may be others"
     )
@@ -174,6 +180,12 @@ class RunSettings(Settings):
     def _a_start_needs_whole_tables(self) -> Self:
         if self.training.start == "retriever" and self.training.distribution == "parameter-server":
             raise InputError("training.start: retriever needs whole tables, which parameter servers divide; set it to random")
+        return self
+
+    @model_validator(mode="after")
+    def _first_vectors_need_whole_tables(self) -> Self:
+        if self.training.item_vectors == "counts" and self.training.distribution == "parameter-server":
+            raise InputError("training.item_vectors: counts needs whole tables, which parameter servers divide; set it to random")
         return self
 
     @model_validator(mode="after")

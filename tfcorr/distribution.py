@@ -3,6 +3,8 @@
 import os
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.settings import InputError
@@ -83,3 +85,17 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
     if not is_asynchronous(strategy):  # there the others have nothing to read
         arrive()
+
+
+def of_first_replica(strategy: tf.distribute.Strategy, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The values that the first replica has, in every process: what each computes may differ by its processor."""
+    if strategy.num_replicas_in_sync == 1:
+        return values
+
+    @tf.function(autograph=False)
+    def give() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        mine = tf.where(context.replica_id_in_sync_group == 0, tf.constant(values), 0.0)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+    return strategy.experimental_local_results(strategy.run(give))[0].numpy()

@@ -35,7 +35,7 @@ from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
-from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of
+from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of, start_from_counts
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
 from tfcorr.towers.counts import PairCounts
 from tfcorr.towers.transfer import rows_between, take_over
@@ -110,6 +110,8 @@ def _train(
         trained = _build_towers(settings, *known, pairs)
     run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     check_start(settings, run.towers)
+    if old is None and settings.training.item_vectors == "counts":
+        start_from_counts(trained, dataset, settings.seed, strategy)
     if old is not None:  # also where the run goes on, as some towers may have no state yet
         console.print(_warm_start(old, run, trained), soft_wrap=True)
     if writes:

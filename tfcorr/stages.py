@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfcorr.config import RunSettings
@@ -14,6 +16,9 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.batches import evaluation_batches
 from tfcorr.data.histories import Dataset
+from tfcorr.data.spectral import spectral_vectors
+from tfcorr.data.transitions import count_transitions
+from tfcorr.distribution import of_first_replica
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Ranks, metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import ExactIndex, SnapshotIndex
@@ -24,6 +29,7 @@ from tfcorr.training import Stage, Validate
 
 LAST_STAGE = {"corr": "joint", "adversarial": "joint", "two-stage": "ranker"}
 MONITORED_K = 20
+NEAR = 3  # interactions apart that two items stand near each other
 Towers = dict[str, Tower]
 
 
@@ -49,6 +55,9 @@ def stages_of(
         _start_from(kept[retriever], trained)
     if training.method != "two-stage":
         index = _snapshot(settings, trained[retriever], dataset)
+        if training.start == "retriever":
+            goes_on = optimisers[retriever].model_copy(update={"learning_rate": optimisers[retriever].learning_rate * training.start_rate})
+            optimisers |= {retriever: goes_on}
         with strategy.scope():
             sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed, index.best if index else None)
             model = _joint(settings, trained, sampler)
@@ -84,6 +93,19 @@ def _start_from(best: Tower, towers: Towers) -> None:
         for name, table in tower.item_tables.items():
             if name in best.item_tables:
                 table.assign(best.item_tables[name])
+
+
+def start_from_counts(towers: Towers, dataset: Dataset, seed: int, strategy: tf.distribute.Strategy) -> None:
+    """Sets every tower's item vectors to what the training split's counts of neighbours say, where they say anything."""
+    transitions = count_transitions(dataset.histories, len(dataset.catalogue), NEAR)
+    by_width: dict[int, npt.NDArray[np.float32]] = {}
+    for tower in towers.values():
+        table = tower.item_tables["id"]
+        width = int(table.shape[1])
+        if width not in by_width:
+            by_width[width] = of_first_replica(strategy, spectral_vectors(transitions, width, seed))
+        vectors = by_width[width]
+        table.assign(np.where(vectors.any(axis=1, keepdims=True), vectors, table.numpy()))
 
 
 def _joint(settings: RunSettings, towers: Towers, sampler: Sampler) -> LoggedModel:
