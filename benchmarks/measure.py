@@ -20,13 +20,21 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RetrieverAlone
 from tfcorr.data.batches import training_batches
 from tfcorr.data.histories import Histories
+from tfcorr.data.transitions import count_transitions
 from tfcorr.towers import Domain, Tower, ranker_of, retriever_of
+from tfcorr.towers.counts import PairCounts
 
 assert tfcorr
 Job = Callable[[], object]
+PLAIN = {"name": "din", "recency": False, "products": False, "inner": False, "item_dropout": 0.0, "dropout": 0.3, "counts": None}
+DIN = {
+    "small": {"dim": 32, "attention": [32, 16], "mlp": [64, 64], "activation": "sigmoid"},
+    "paper": {"dim": 128, "attention": [128, 64], "mlp": [128, 64, 64], "activation": "sigmoid"},
+}
+PRIVATE = {"pool": 100, "pool_scope": "example"}
 SIZES = {
-    "small": {"retriever": {"dim": 64}, "ranker": {"dim": 32, "attention": [32, 16], "mlp": [64, 64]}},
-    "paper": {"retriever": {"dim": 128}, "ranker": {"dim": 128, "attention": [128, 64], "mlp": [128, 64, 64]}},
+    size: {"retriever": {"name": "sasrec", "dim": dim}, "ranker": PLAIN | DIN[size], "sampler": PRIVATE}
+    for size, dim in (("small", 64), ("paper", 128))
 }
 
 
@@ -122,9 +130,10 @@ def settings_of(size: str, **more: object) -> RunSettings:
     return RunSettings.parse({"name": size, "history_length": 20, "data": {"source": "movielens-100k"}, **SIZES[size], **more}, size)
 
 
-def cooperation(settings: RunSettings, items: int, users: int = 0) -> CoRR:
-    """A compiled CoRR of the settings over so many items and users."""
-    domain = Domain(items, users, settings.history_length)
+def cooperation(settings: RunSettings, items: int, users: int = 0, histories: Histories | None = None) -> CoRR:
+    """A compiled CoRR of the settings over so many items and users; the histories are those whose pairs are counted, if any are."""
+    pairs = {window: PairCounts(count_transitions(histories, items, window)) for window in settings.windows} if histories else {}
+    domain = Domain(items, users, settings.history_length, pairs=pairs)
     retriever, ranker = (
         retriever_of(settings.retriever, domain),
         ranker_of(settings.ranker, domain),
@@ -172,11 +181,12 @@ def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> H
     return Histories([str(user) for user in range(users)], chosen.astype(np.int32) + 1, offsets)
 
 
-def trained_towers(items: int, steps: int, batch: int) -> tuple[dict[str, Tower], Histories, RunSettings]:
+def trained_towers(items: int, steps: int, batch: int, counts: bool = False) -> tuple[dict[str, Tower], Histories, RunSettings]:
     """The small towers trained for so many steps of CoRR over clustered histories; these and the settings."""
     histories = clustered_histories(users=items, items=items, mean=20)
     sampler = {"pool": 4096, "pool_scope": "batch"}
-    settings = settings_of("small", sampler=sampler, training={"examples": "window", "batch_size": batch})
-    model = cooperation(settings, items)
+    ranker = SIZES["small"]["ranker"] | {"counts": {} if counts else None}
+    settings = settings_of("small", sampler=sampler, ranker=ranker, training={"examples": "window", "batch_size": batch})
+    model = cooperation(settings, items, histories=histories)
     stepper(model, batches(settings, histories), steps)()
     return {"retriever": model.retriever, "ranker": model.ranker}, histories, settings

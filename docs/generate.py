@@ -20,7 +20,7 @@ from tfcorr.study.records import Records
 from tfcorr.study.settings import StudySettings, System, load_study
 from tfcorr.study.tables import write_tables
 from tfcorr.towers import RANKERS, RETRIEVERS
-from tfcorr.towers.layers import TowerSettings
+from tfcorr.towers.layers import CountsSettings, TowerSettings
 
 assert tfcorr
 HERE = Path(__file__).parent
@@ -46,6 +46,9 @@ def settings_page() -> str:
             rows = own | changed
             parts.append(f"### {name}\n")
             parts.append(_table(tower.Settings, set(tower.Settings.model_fields) - rows) if rows else "No others.\n")
+    parts.append("## Counts\n")
+    parts.append("`counts` of a ranker, which `ranker` has by default in a run, has\n")
+    parts.append(_table(CountsSettings, set()))
     parts.append("## A study\n")
     parts.append("The YAML file that [`tfcorr study`](studies.md) takes.\n")
     parts.append(_table(StudySettings, set()))
@@ -139,7 +142,15 @@ def _type(annotation: Any) -> str:
         return "mapping"
     if hasattr(annotation, "__metadata__"):
         return _type(arguments[0])
-    names = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "Path": "path", "Any": "anything"}
+    names = {
+        "CountsSettings": "mapping",
+        "int": "whole number",
+        "float": "number",
+        "str": "text",
+        "bool": "true or false",
+        "Path": "path",
+        "Any": "anything",
+    }
     return names.get(getattr(annotation, "__name__", str(annotation)), getattr(annotation, "__name__", str(annotation)))
 
 

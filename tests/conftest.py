@@ -11,10 +11,16 @@ import tfcorr  # TensorFlow comes after it, and not at all into the process that
 PIPELINE = """
 data: {path: clicks.csv, titles: {path: titles.csv}}
 history_length: 6
-retriever: {dim: 8}
-ranker: {dim: 8, attention: [8, 4], mlp: [8], recency: true}
-sampler: {pool: 20, samples: 5}
-training: {epochs: 3, batch_size: 64, averaging: 0.3, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01, decay: 0.9}}
+retriever: {name: sasrec, dim: 8}
+ranker: {dim: 8, attention: [8, 4], mlp: [8], dropout: 0.3, item_dropout: 0, products: false, inner: false}
+sampler: {pool: 20, pool_scope: example, samples: 5}
+training:
+  epochs: 3
+  start: random
+  batch_size: 64
+  averaging: 0.3
+  retriever: {learning_rate: 0.01}
+  ranker: {learning_rate: 0.01, decay: 0.9, weight_decay: 0}
 evaluation: {retrieve: 25, exclude_seen: true, k: [1, 5, 20], batch_size: 16}
 """
 # Settings for tests in which any towers would do: their graphs are soon made.

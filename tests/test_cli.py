@@ -107,13 +107,13 @@ def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path, e
     assert measured["users"] == 60
     assert measured["users_per_second"] > 0
     expected = [f"{name}@{k}" for name in ("ndcg", "recall", "mrr") for k in (1, 5, 10)]
-    assert list(measured["metrics"]["cascade"]) == list(measured["metrics"]["ranker"]) == expected
+    assert list(measured["metrics"]["cascade"]) == list(measured["metrics"]["ranker_alone"]) == expected
     assert list(measured["metrics"]["retriever"]) == [*expected, "recall@25"]
     code, out, _ = tfcorr("evaluate", run, "--k", "5", "--retrieve", "9", "--ranker-alone")
     assert code == 0
     assert "60 users" in out
     assert "recall@9" in out
-    assert f"{measured['metrics']['ranker']['ndcg@5']:.4f}" in out
+    assert f"{measured['metrics']['ranker_alone']['ndcg@5']:.4f}" in out
 
 
 def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):

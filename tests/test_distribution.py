@@ -33,18 +33,18 @@ strategy = strategy_of(kind)
 from tests.towers import test_contract
 from tfcorr.cooperation.corr import CoRR
 from tfcorr.cooperation.sampler import Sampler
-from tfcorr.cooperation.sampling import Drawn, Resampled, SamplerSettings
+from tfcorr.cooperation.sampling import Drawn, Pool, Resampled, SamplerSettings
 from tfcorr.config import load_settings
 from tfcorr.data.batches import steps_per_epoch, training_batches
 from tfcorr.data.sources import load
 
 class Fixed(Sampler):
-    def resample(self, query, target):
+    def resample(self, query, target, every=None):
         pool = (target[:, None] * 3 + tf.range(8)) % 40 + 1
         target_score, scores = self._retriever.match(query, target, pool)
         log_q = tf.nn.log_softmax(tf.stop_gradient(tf.concat([target_score[:, None], scores], axis=1)))
-        drawn = [Drawn(pool[:, :count], log_q[:, 1 : count + 1], log_q[:, 0]) for count in (5, 8)]
-        return Resampled(*drawn, scores, target_score, target_score, pool)
+        drawn = Drawn(pool[:, :5], log_q[:, 1:6], log_q[:, 0])
+        return Resampled(drawn, Pool(pool, log_q[:, 1:], log_q[:, 0]), scores, target_score, target_score, pool)
 
 test_contract.USERS = 60
 histories = load(load_settings("walks.yaml").data).histories
@@ -185,7 +185,8 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
 
 def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
     write_project(tmp_path)
-    options = [*TOWERS, "--set", "training.distribution=parameter-server", "--set", "training.epochs=4"]
+    served = ["training.distribution=parameter-server", "training.epochs=4", "training.start=random", "training.item_vectors=random"]
+    options = [*TOWERS, *(each for setting in [*served, "ranker.counts=null"] for each in ("--set", setting))]
     chief, *helpers = start_cluster(tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *options)
     try:
         finish(chief)

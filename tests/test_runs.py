@@ -11,6 +11,7 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
+from tfcorr.evaluation.baselines import BASELINES
 from tfcorr.evaluation.metrics import summarise
 from tfcorr.files import locked
 from tfcorr.settings import InputError
@@ -69,7 +70,9 @@ def test_each_method_trains_other_towers_by_other_strategies(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     towers = [f"{tower}={{name: {training.pop(tower)}, dim: 8}}" for tower in ("retriever", "ranker") if tower in training]
     sampler = {"pool": 20, "samples": 5} | {name: training.pop(name) for name in ("negatives", "distillation") if name in training}
-    settings = load_settings(pipeline, [f"training={training | {'epochs': 2, 'batch_size': 200}}", f"sampler={sampler}", *towers])
+    settings = load_settings(
+        pipeline, [f"training={training | {'epochs': 2, 'batch_size': 200, 'start': 'random'}}", f"sampler={sampler}", *towers]
+    )
     run = runs.train(settings, console=quiet)
     estimated = set(pl.read_csv(run.folder / "history.csv").columns)
     # Of draws without a probability it would be no estimate.
@@ -117,13 +120,15 @@ def test_an_opened_run_has_the_best_epochs_weights(trained):
 def test_metrics_are_those_of_the_ranks_kept(trained):
     measured = runs.evaluate(trained, [1, 5], ranker_alone=True)
     ranks = pl.read_parquet(trained.folder / "ranks.parquet")
-    assert ranks.columns == ["user", "target", "retriever", "cascade", "ranker"]
+    stages = ["retriever", "ranker", "cascade", "ranker_alone"]
+    assert [name for name in ranks.columns if name not in BASELINES] == ["user", "target", *stages]
     assert measured.users == ranks.height == 60
-    for stage in ("retriever", "cascade", "ranker"):
+    for stage in stages:
         values = ranks[stage].fill_null(2**31 - 1).to_numpy()
         assert {name: measured.metrics[stage][name] for name in summarise(values, [1, 5])} == summarise(values, [1, 5])
     assert measured.metrics["retriever"]["recall@25"] == pytest.approx(ranks["retriever"].is_not_null().mean())
-    assert ranks["ranker"].null_count() == 0
+    assert ranks["ranker_alone"].null_count() == 0
+    assert ranks["ranker"].null_count() == ranks["retriever"].null_count() > 0
 
 
 def test_scann_measures_what_the_exact_index_measures_on_a_small_catalogue(trained):

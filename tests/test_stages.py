@@ -1,4 +1,4 @@
-"""Runs with more than a retriever and a ranker's usual training: towers in the middle, a blend, a start from the retriever."""
+"""Runs with more than a retriever and a ranker's usual training: towers in the middle, a final order, a start from the retriever."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from tfcorr import runs, stages
 from tfcorr.config import load_settings
 from tfcorr.data.features import Feature
 from tfcorr.data.sources import load
+from tfcorr.evaluation.baselines import BASELINES
 from tfcorr.serving.recommend import Recommender
 from tfcorr.settings import InputError
 from tfcorr.towers import RANKERS, RETRIEVERS, Domain, tower_of
@@ -31,16 +32,19 @@ def trained_on(folder, monkeypatch, *overrides):
     return runs.train(settings, folder / "saved_models", quiet)
 
 
-def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch):
-    """The exported cascade's lists are those that evaluation scored, the blend of its scores included."""
-    run = trained_on(tmp_path, monkeypatch, MIDDLE, "evaluation.blend=true", "evaluation.validation_users=20")
+@pytest.mark.parametrize("order", ["fitted", "ranker"])
+def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_path, monkeypatch, order):
+    """The exported cascade's lists are those that evaluation scored, in the final order of all that was scored."""
+    run = trained_on(tmp_path, monkeypatch, MIDDLE, "ranker.counts={}", f"evaluation.order={order}", "evaluation.validation_users=20")
     assert list(run.towers) == ["retriever", "middle_1", "ranker"]
-    measured = runs.evaluate(run)
-    assert list(measured.metrics) == ["retriever", "middle_1", "cascade", "blend"]
+    assert (run.order is None) == (order == "ranker")
+    if order == "fitted":  # of so few users it may be one stage's; here all have a say
+        change_order(run.folder, {"retriever": 0.5, "middle_1": -0.2, "ranker": 1.0, "ranker_counts": 0.7})
+    opened = runs.open_run(run.folder)
+    measured = runs.evaluate(opened)
+    assert [stage for stage in measured.metrics if stage not in BASELINES] == ["retriever", "middle_1", "ranker", "cascade"]
     assert {"recall@25"} <= measured.metrics["retriever"].keys()
     assert {"recall@22"} <= measured.metrics["middle_1"].keys()
-    opened = runs.open_run(run.folder)
-    assert opened.blend == run.blend
     runs.export_run(opened)
     dataset = load(run.settings.data)
     places = dataset.histories.targets("test")
@@ -49,8 +53,9 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
     found = Recommender(run.folder).recommend(histories, 25, context={"user": dataset.histories.users})
     lists = found.group_by("row", maintain_order=True).agg("item")["item"].to_list()
     ranks = pl.read_parquet(run.folder / "ranks.parquet")
+    assert (ranks["cascade"].to_list() == ranks["ranker"].to_list()) == (order == "ranker")
     compared = 0
-    for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "blend").iter_rows(), strict=True):
+    for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
         assert len(found) <= 22
         if target not in history:
             assert (found.index(target) + 1 if target in found else None) == rank
@@ -58,20 +63,54 @@ def test_three_stages_are_trained_measured_one_by_one_and_exported_as_one(tmp_pa
     assert compared > 30
 
 
-def test_the_blends_weight_is_the_best_on_validation(tmp_path, monkeypatch):
-    run = trained_on(tmp_path, monkeypatch, "evaluation.blend=true", "training.epochs=2")
-    kept = json.loads((run.folder / "blend.json").read_text())
+def change_order(folder, weights):
+    kept = json.loads((folder / "order.json").read_text())
+    (folder / "order.json").write_text(json.dumps(kept | {"weights": weights}))
+
+
+def test_the_final_order_is_fitted_on_validation_kept_and_not_fitted_again(tmp_path, monkeypatch):
+    run = trained_on(tmp_path, monkeypatch, "training.epochs=2", "ranker.counts={latest: 2}")
+    kept = json.loads((run.folder / "order.json").read_text())
+    assert set(kept) == {"weights", "scales", "ndcg@20"}
+    assert set(kept["scales"]) == {"retriever", "ranker", "ranker_counts"}
+    assert set(kept["weights"]) <= set(kept["scales"])
     values = kept["ndcg@20"]
-    assert len(values) == 21
-    assert values[f"{kept['weight']:.2f}"] == max(values.values())
-    best = pl.read_csv(run.folder / "history.csv").sort("cascade_ndcg@20")[-1]
-    assert values["0.00"] == pytest.approx(best["cascade_ndcg@20"][0])  # of the ranker alone
-    assert values["1.00"] == pytest.approx(best["retriever_ndcg@20"][0])  # of the retriever alone
+    assert list(values) == ["retriever", "ranker", "cascade"]
+    best = pl.read_csv(run.folder / "history.csv").sort("cascade_ndcg@20")[-1]  # whose weights were kept
+    for stage in ("retriever", "ranker"):
+        assert values[stage] == pytest.approx(best[f"{stage}_ndcg@20"][0], rel=1e-4)
+    assert best["cascade_ndcg@20"][0] == pytest.approx(max(values.values()), rel=1e-4)
+    assert dict(run.order) == dict(runs.open_run(run.folder).order) == kept["weights"]
+    change_order(run.folder, {"ranker": 2.0})
     again = runs.train(run.settings, run.folder.parent, quiet, resume=True)  # nothing is left to do, and nothing is done
-    assert (again.blend, json.loads((run.folder / "blend.json").read_text())) == (kept["weight"], kept)
-    (run.folder / "blend.json").unlink()
-    with pytest.raises(InputError, match="the weight of its blend has not been chosen yet; go on with: tfcorr train"):
+    assert again.order == {"ranker": 2.0}
+    (run.folder / "order.json").unlink()
+    with pytest.raises(InputError, match="its final order has not been fitted yet; go on with: tfcorr train"):
         runs.open_run(run.folder)
+    anew = runs.train(run.settings, run.folder.parent, quiet, resume=True)
+    assert dict(anew.order) == pytest.approx(kept["weights"], rel=1e-3)
+
+
+def test_where_the_ranker_is_the_final_order_none_is_fitted(tmp_path, monkeypatch):
+    run = trained_on(tmp_path, monkeypatch, "evaluation.order=ranker")
+    assert not (run.folder / "order.json").exists()
+    assert runs.open_run(run.folder).order is None
+    history = pl.read_csv(run.folder / "history.csv")
+    assert history["cascade_ndcg@20"].to_list() == history["ranker_ndcg@20"].to_list()
+
+
+def test_validation_may_be_of_some_users_on_whom_the_order_is_fitted_too(tmp_path, monkeypatch):
+    sizes, fit = [], runs.fit_order
+
+    def watched(scored, *others):
+        sizes.append(len(scored.column) + scored.missed)
+        return fit(scored, *others)
+
+    monkeypatch.setattr(runs, "fit_order", watched)
+    monkeypatch.setattr(stages, "fit_order", watched)
+    trained_on(tmp_path, monkeypatch, "evaluation.validation_users=17")
+    assert set(sizes) == {17}
+    assert len(sizes) == 2  # after the epoch, and at the end
 
 
 @pytest.mark.parametrize(
@@ -109,7 +148,7 @@ def test_a_start_from_the_retriever_is_its_best_state(tmp_path, monkeypatch, met
         ([MIDDLE, "sampler.negatives=uniform"], "is trained by training.method corr, with sampler.negatives"),
         (["middle=[{tower: {name: npe}, keep: 20}]", "training.examples=window"], "needs a causal retriever, npe is none"),
         (["middle=[{tower: {name: sasrek}, keep: 20}]"], "there is no 'sasrek'; did you mean 'sasrec'"),
-        (["training.start=retriever", "training.distribution=parameter-server"], "training.start: retriever needs whole tables"),
+        (["training.start=retriever", "training.distribution=parameter-server"], "parameter-server .* needs training.start: random"),
     ],
 )
 def test_what_no_cascade_can_be_is_refused(project, overrides, message):

@@ -19,14 +19,17 @@ from tfcorr.distribution import Distribution
 from tfcorr.search_space import SearchSpace, in_order
 from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.towers import RANKERS, RETRIEVERS, TowerSettings
+from tfcorr.towers.bsarec import BSARecSettings
 from tfcorr.towers.din import DINSettings
-from tfcorr.towers.sasrec import SASRecSettings
+
+COUNTED: dict[str, Any] = {"counts": {}}  # what a run's ranker has, if nothing else is said
 
 
-def _tower(registry: Mapping[str, Any], default: str) -> BeforeValidator:
+def _tower(registry: Mapping[str, Any], default: str, more: Mapping[str, Any] | None = None) -> BeforeValidator:
     def validate(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        value = {**(more or {}), **value}
         name = value.get("name", default)
         if not isinstance(name, str) or name not in registry:
             raise ValueError(f"there is no {name!r}; {nearest(str(name), list(registry))}")
@@ -42,7 +45,8 @@ class TrainingSettings(Settings):
         "corr", description="together, each alone (the baseline), or the retriever as the ranker's adversary"
     )
     start: Literal["random", "retriever"] = Field(
-        "random", description="retriever: it is trained alone first, and the vectors of the other towers' items start from its"
+        "retriever",
+        description="retriever: it is trained alone first, unless this is a warm start, and the other towers' item vectors start from its",
     )
     start_rate: float = Field(
         0.5, gt=0, description="of start: retriever, what its learning rate is multiplied by when it goes on with the others"
@@ -55,8 +59,8 @@ class TrainingSettings(Settings):
     )
     loss: LossName = Field("softmax", description="of both towers over the target and its negatives; the paper's is softmax")
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
-    patience: int = Field(5, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
-    batch_size: int = Field(512, ge=1, description="training targets a step")
+    patience: int = Field(3, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
+    batch_size: int = Field(256, ge=1, description="training targets a step")
     examples: Examples = Field(
         "prefix",
         description="the retriever reads each target's history by itself (the paper), or a window of history once for all its targets",
@@ -64,12 +68,17 @@ class TrainingSettings(Settings):
     distribution: Distribution = Field("none", description="over this machine's GPUs, or the processes of TF_CONFIG")
     mixed_precision: bool = Field(False, description="compute the towers in bfloat16, scores and losses in float32; for GPUs")
     averaging: float = Field(
-        0.0, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
+        0.7, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
     )
     kl_weight: float = Field(1.0, ge=0, description="of corr: weight of the distillation in the retriever's loss; 1 is the paper's")
     adversarial_weight: float = Field(1.0, ge=0, description="of adversarial: weight of the policy gradient in the retriever's loss")
     retriever: OptimiserSettings = OptimiserSettings()
-    ranker: OptimiserSettings = OptimiserSettings()
+    ranker: OptimiserSettings = OptimiserSettings(decay=0.5, weight_decay=1.0)
+
+    @property
+    def starts_from_retriever(self) -> bool:
+        """Whether the retriever is first trained alone: by `start`, but for a warm start, in which every tower has learned already."""
+        return self.start == "retriever" and self.warm_start is None
 
 
 class MiddleSettings(Settings):
@@ -111,9 +120,9 @@ class RunSettings(Settings):
     seed: int = Field(1, ge=0, lt=2**32, description="of everything that is drawn")
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
-    retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "sasrec")] = SASRecSettings()
+    retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "bsarec")] = BSARecSettings()
     middle: tuple[MiddleSettings, ...] = Field((), description="towers between the two, in a cascade of more than two stages")
-    ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din")] = DINSettings()
+    ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din", COUNTED)] = DINSettings.parse(COUNTED)
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -146,21 +155,21 @@ class RunSettings(Settings):
         return bool(GLOBAL & {self.sampler.negatives, self.sampler.distillation if self.training.method == "corr" else None})
 
     @model_validator(mode="after")
-    def _an_index_needs_its_process(self) -> Self:
-        if self.needs_index and self.training.distribution == "parameter-server":
-            raise InputError(
-                f"sampler.negatives: {self.sampler.negatives} and sampler.distillation: {self.sampler.distillation} search an index of all "
-                "items, which parameter servers do not hold; choose other strategies, or another training.distribution"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _counts_need_their_process(self) -> Self:
-        if self.windows and self.training.distribution == "parameter-server":
-            raise InputError(
-                "ranker.counts are looked up in tables of all pairs of items, which parameter servers do not hold; "
-                "leave counts out, or choose another training.distribution"
-            )
+    def _parameter_servers_divide_tables(self) -> Self:
+        if self.training.distribution != "parameter-server":
+            return self
+        training, sampler = self.training, self.sampler
+        unmet = {
+            "training.warm_start: null": training.warm_start is not None,
+            "training.start: random": training.starts_from_retriever,
+            "training.item_vectors: random": training.item_vectors == "counts",
+            "counts: null for every tower": bool(self.windows),
+            f"strategies that search no index of all items, in place of sampler.negatives: {sampler.negatives} and "
+            f"sampler.distillation: {sampler.distillation}": self.needs_index,
+        }
+        if any(unmet.values()):
+            asked = ", ".join(what for what, wrong in unmet.items() if wrong)
+            raise InputError(f"training.distribution: parameter-server divides tables and holds none that are whole; it needs {asked}")
         return self
 
     @model_validator(mode="after")
@@ -174,28 +183,6 @@ class RunSettings(Settings):
         for tower, _ in self.towers.values():
             if self.training.examples == "window" and tower.name in RETRIEVERS and not RETRIEVERS[tower.name].causal:
                 raise InputError(f"training.examples: window needs a causal retriever, {tower.name} is none; set it to prefix")
-        return self
-
-    @model_validator(mode="after")
-    def _a_start_needs_whole_tables(self) -> Self:
-        if self.training.start == "retriever" and self.training.distribution == "parameter-server":
-            raise InputError("training.start: retriever needs whole tables, which parameter servers divide; set it to random")
-        return self
-
-    @model_validator(mode="after")
-    def _first_vectors_need_whole_tables(self) -> Self:
-        if self.training.item_vectors == "counts" and self.training.distribution == "parameter-server":
-            raise InputError("training.item_vectors: counts needs whole tables, which parameter servers divide; set it to random")
-        return self
-
-    @model_validator(mode="after")
-    def _a_warm_start_needs_whole_tables(self) -> Self:
-        if self.training.warm_start is None:
-            return self
-        if self.training.distribution == "parameter-server":
-            raise InputError("training.warm_start needs whole tables, which parameter servers divide; set another training.distribution")
-        if self.training.start != "random":
-            raise InputError(f"training.warm_start starts every tower from a run's; leave out training.start: {self.training.start}")
         return self
 
     @model_validator(mode="after")

@@ -44,18 +44,18 @@ def stages_of(
     retriever, *others = trained
     optimisers = {name: optimiser for name, (_, optimiser) in settings.towers.items()}
     cascade = f"cascade_ndcg@{MONITORED_K}"
-    if training.method == "two-stage" or training.start == "retriever":
+    if training.method == "two-stage" or training.starts_from_retriever:
         with strategy.scope():
             sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed)
             model: LoggedModel = RetrieverAlone(trained[retriever], sampler, training.loss)
             model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
         measured = _validation(settings, kept, dataset, retriever)
         yield Stage(retriever, model, {retriever: trained[retriever]}, kept, measured, f"{retriever}_ndcg@{MONITORED_K}")
-    if training.start == "retriever":
+    if training.starts_from_retriever:
         _start_from(kept[retriever], trained)
     if training.method != "two-stage":
         index = _snapshot(settings, trained[retriever], dataset)
-        if training.start == "retriever":
+        if training.starts_from_retriever:
             goes_on = optimisers[retriever].model_copy(update={"learning_rate": optimisers[retriever].learning_rate * training.start_rate})
             optimisers |= {retriever: goes_on}
         with strategy.scope():
@@ -77,7 +77,7 @@ def stages_of(
 
 def check_start(settings: RunSettings, towers: Towers) -> None:
     """Raises: InputError if towers are to start from the retriever's item vectors, and theirs are of other widths."""
-    if settings.training.start == "random":
+    if not settings.training.starts_from_retriever:
         return
     widths = {name: int(tower.item_tables["id"].shape[1]) for name, tower in towers.items()}
     if len(set(widths.values())) > 1:

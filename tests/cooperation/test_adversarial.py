@@ -31,7 +31,7 @@ def adversarial(loss="softmax", weight=1.0):
     tf.keras.utils.set_random_seed(0)
     retriever = build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH)
     ranker = build("din", {**RECENT, "dropout": 0.0}, ITEMS, LENGTH)
-    sampler = Sampler(SamplerSettings(pool=8, samples=5), np.ones(ITEMS, np.int64), retriever, seed=5)
+    sampler = Sampler(SamplerSettings(pool=8, pool_scope="example", samples=5), np.ones(ITEMS, np.int64), retriever, seed=5)
     model = Adversarial(retriever, ranker, sampler, loss, weight)
     model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model

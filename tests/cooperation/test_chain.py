@@ -20,7 +20,7 @@ TWO = {"retriever": ("sasrec", {}), "ranker": ("din", RECENT)}
 def cascade(towers=None, kl_weight=1.0, dropout=0.0, pool=8, samples=5, middle=4, correction="hits-removed"):
     tf.keras.utils.set_random_seed(0)
     made = {name: build(kind, {"dim": 8, "dropout": dropout, **more}, ITEMS, LENGTH) for name, (kind, more) in (towers or THREE).items()}
-    settings = SamplerSettings(pool=pool, samples=samples, correction=correction)
+    settings = SamplerSettings(pool=pool, pool_scope="example", samples=samples, correction=correction)
     sampler = Sampler(settings, np.ones(ITEMS, np.int64), made["retriever"], seed=5)
     model = Chain(made, sampler, [middle] * (len(made) - 2), "softmax", kl_weight)
     model.compile(optimizer={name: adam(tower) for name, tower in made.items()})

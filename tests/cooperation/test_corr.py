@@ -11,7 +11,16 @@ from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
 
 ITEMS, LENGTH = 12, 4
-RECENT = {"dim": 8, "recency": True, "activation": "relu"}
+RECENT = {
+    "dim": 8,
+    "attention": (128, 64),
+    "mlp": (128, 64, 64),
+    "recency": True,
+    "activation": "relu",
+    "item_dropout": 0.0,
+    "products": False,
+    "inner": False,
+}
 
 
 def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5, correction="hits-removed"):

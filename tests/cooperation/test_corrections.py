@@ -70,7 +70,11 @@ def test_gradient_tends_to_the_full_softmaxs_as_pool_and_samples_grow(correction
         drawn = draw(correction, retrieved, size, samples, popular, rows)
         shares = tf.nn.softmax(
             tf.concat(
-                [tf.fill([rows, 1], float(ranked[TARGET - 1])) - drawn.target_log_q[:, None], of_items(ranked, drawn.samples) - drawn.sample_log_q], 1
+                [
+                    tf.fill([rows, 1], float(ranked[TARGET - 1])) - drawn.target_log_q[:, None],
+                    of_items(ranked, drawn.samples) - drawn.sample_log_q,
+                ],
+                1,
             )
         ).numpy()
         of = np.concatenate([np.full((rows, 1), TARGET), drawn.samples.numpy()], axis=1)

@@ -36,7 +36,7 @@ def drawn_by(name, registry=NEGATIVES, **settings):
     """The draws of a strategy for ROWS equal contexts with targets that vary, and its source."""
     target = tf.constant(np.arange(ROWS) % 3 + 1, tf.int32)
     index = SnapshotIndex(lambda: tf.constant(M[:, None]))
-    settings = SamplerSettings(**{"pool": 8, "samples": L, "top": 5, "local_top": 3, **settings})
+    settings = SamplerSettings(**{"pool": 8, "pool_scope": "example", "samples": L, "top": 5, "local_top": 3, **settings})
     sampler = Sampler(settings, COUNTS, Scored(), seed=4, best=index.best)
     query = tf.ones([ROWS, 1])
     resampled = sampler.resample(query, target)

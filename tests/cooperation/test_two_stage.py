@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests import oracles
-from tests.cooperation.test_corr import ITEMS, LENGTH, batch, values
+from tests.cooperation.test_corr import ITEMS, LENGTH, RECENT, batch, values
 from tests.cooperation.test_sampling import CORRECTIONS
 from tests.towers.test_contract import build
 from tfcorr.cooperation.optimisers import LazyAdam
@@ -66,9 +66,9 @@ def test_a_retriever_alone_learns_by_its_loss_over_all_items(loss):
 
 @pytest.mark.parametrize(("negatives", "correction"), [(None, "hits-removed"), *itertools.product(["resample"], CORRECTIONS)])
 def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(monkeypatch, negatives, correction):
-    ranker, retriever = (build(name, {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH) for name in ("din", "sasrec"))
+    ranker, retriever = build("din", RECENT | {"dropout": 0.0}, ITEMS, LENGTH), build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH)
     context, target = batch(rows=6)
-    settings = SamplerSettings(proposal="popularity", pool=7, samples=5, negatives=negatives, correction=correction)
+    settings = SamplerSettings(proposal="popularity", pool=7, pool_scope="example", samples=5, negatives=negatives, correction=correction)
     model = RankerAlone(ranker, Sampler(settings, COUNTS, retriever, seed=2), "softmax", retriever)
     model.compile(optimizer=LazyAdam(0.01))
     drawn, source = [], model.sampler.source

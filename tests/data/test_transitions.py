@@ -82,8 +82,8 @@ def test_what_is_written_is_read_again_but_for_whose_it_is(tmp_path):
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="pairs.parquet"):
+    with pytest.raises(InputError, match=r"pairs\.parquet"):
         read_transitions(tmp_path / "pairs.parquet", ITEMS)
     (tmp_path / "pairs.parquet").write_text("no table")
-    with pytest.raises(InputError, match="pairs.parquet"):
+    with pytest.raises(InputError, match=r"pairs\.parquet"):
         read_transitions(tmp_path / "pairs.parquet", ITEMS)

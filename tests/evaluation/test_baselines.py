@@ -37,8 +37,7 @@ def test_ranks_of_the_baselines_are_those_of_scoring_every_item(split, exclude_s
     users_of_split = [past for past in pasts if len(past) >= (2 if split == "test" else 3)]
     assert len(found["transitions"]) == len(users_of_split)
     for number, past in enumerate(users_of_split):
-        past = past if split == "test" else past[:-1]
-        *seen, target = past
+        *seen, target = past if split == "test" else past[:-1]
         candidates = [item for item in range(1, ITEMS + 1) if not exclude_seen or item == target or item not in seen]
         scores = np.zeros(ITEMS + 1)
         for j, first in enumerate(seen[::-1][:3]):

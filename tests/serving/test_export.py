@@ -99,7 +99,7 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
         history = windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)
         context = {"history": history, "user": tf.constant([user + 1])}
         ranked = cascade.run(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))["cascade"]
-        order = np.argsort(-ranked.scores[0].numpy(), kind="stable")
+        order = np.argsort(-ranked.scores["cascade"][0].numpy(), kind="stable")
         assert lists[user] == [ids[item - 1] for item in ranked.ids.numpy()[0, order]]
 
 
@@ -154,8 +154,10 @@ def test_k_is_chosen_at_call_time_and_by_row(trained, index):
         np.testing.assert_array_equal(answer[name].numpy() == LOWEST, answer["item"].numpy() == b"")
     everything = signature(history=history, k=tf.constant([99, 99, 99]), exclude=tf.zeros([3, 0], tf.string))
     assert everything["item"].shape == (3, 25)
-    scores = everything["ranker_score"].numpy()
-    assert (np.diff(scores, axis=1) <= 0).all()
+    scores = {name: everything[f"{name}_score"].numpy().astype(float) for name in ("retriever", "ranker")}
+    total = sum(weight * scores[name] for name, weight in trained.order.items())  # the final order
+    assert (np.diff(total, axis=1) <= 1e-5).all()
+    assert (np.diff(total, axis=1) < 0).any()
 
 
 def test_retriever_and_ranker_answer_alone_as_they_do_in_the_cascade(trained):

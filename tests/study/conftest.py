@@ -28,7 +28,9 @@ seeds: [1, 2]
 against: apart
 systems:
   mf: {stage: retriever, settings: {retriever.name: mf, training.method: two-stage, ranker: {name: deepfm, dim: 1, mlp: [1]}}}
-  all items: {stage: ranker, settings: &apart {training.method: two-stage, ranker: &din {name: din, dim: 8, attention: [8, 4], mlp: [8]}}}
+  all items:
+    stage: ranker_alone
+    settings: &apart {training.method: two-stage, ranker: &din {name: din, dim: 8, attention: [8, 4], mlp: [8]}}
   apart: {settings: *apart}
   together: {settings: {ranker: *din}}
 paper:
@@ -50,7 +52,8 @@ def result_of(settings, ranker_alone, checksum):
     """What a cell's process would leave: the faster, the better on validation, and together better than apart."""
     rng = np.random.default_rng([settings["seed"], len(settings["training"]["method"])])
     value = settings["training"]["retriever"]["learning_rate"] * (2 if settings["training"]["method"] == "corr" else 1)
-    ranks = {stage: rng.integers(1, 25 if value > 0.01 else 30, USERS) for stage in ("retriever", "cascade", "ranker")[: 2 + ranker_alone]}
+    stages = ("retriever", "ranker", "cascade", "ranker_alone")[: 3 + ranker_alone]
+    ranks = {stage: rng.integers(1, 25 if value > 0.01 else 30, USERS) for stage in stages}
     metrics = {f"{name}@20": 0.0 for name in ("ndcg", "recall", "mrr")}
     within = {stage: np.where(each <= 20, 1 / np.log2(1.0 + each), 0.0).mean() for stage, each in ranks.items()}
     return {

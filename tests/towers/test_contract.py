@@ -32,6 +32,15 @@ VARIANTS = {
         "item_dropout": 0.3,
         "activation": "dice",
     },
+    "din, plain": {
+        "name": "din",
+        **SMALL,
+        "recency": False,
+        "products": False,
+        "inner": False,
+        "item_dropout": 0.0,
+        "activation": "sigmoid",
+    },
     "sasrec, 2 layers": {"name": "sasrec", **SMALL, "layers": 2},
     "bst, 2 layers": {"name": "bst", **SMALL, "layers": 2, "inner": True},
     "sasrec, residual, latest": {"name": "sasrec", **SMALL, "layers": 2, "residual": 0.4, "positions": "latest"},
@@ -62,10 +71,9 @@ def features(items):
 
 @functools.cache
 def pairs(items):
-    """What is known of pairs of items in histories in which an item is often followed by the next."""
-    rng = np.random.default_rng(2)
-    starts, steps = rng.integers(0, items, (USERS, 1)), rng.integers(1, 3, (USERS, 40)).cumsum(axis=1)
-    histories = Histories([f"u{user}" for user in range(USERS)], ((starts + steps) % items + 1).astype(np.int32).ravel(), 40 * np.arange(USERS + 1))
+    """What is known of pairs of items, of which about each fifth was seen."""
+    drawn = np.random.default_rng(2).integers(1, items + 1, USERS * 40).astype(np.int32)
+    histories = Histories([f"u{user}" for user in range(USERS)], drawn, 40 * np.arange(USERS + 1))
     return {window: PairCounts(count_transitions(histories, items, window)) for window in (2, 3)}
 
 
@@ -220,7 +228,7 @@ for number, variant in enumerate(contract.VARIANTS):
 
 
 SEES = {"mf": "user", "transrec": "twin", "fpmc": "latest"}  # other towers see all that lies in the history
-RULES = {"din": {"recency": True, "activation": "relu"}}
+RULES = {"din": {"recency": True, "activation": "relu", "item_dropout": 0.0}}
 EPOCHS = 12  # at most: most towers know the rule after 1 or 2
 
 

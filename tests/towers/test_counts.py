@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_transitions import PASTS, histories_of, trainable, users_by_pair
 from tests.data.test_transitions import ITEMS as FEW
+from tests.data.test_transitions import PASTS, histories_of, trainable, users_by_pair
 from tfcorr.config import RunSettings
 from tfcorr.data.transitions import count_transitions, read_transitions, write_transitions
 from tfcorr.settings import InputError
@@ -148,7 +148,9 @@ def test_padding_never_changes_what_is_counted(training):
 def test_its_weights_learn_and_those_that_nothing_reads_are_not_trained():
     with_repeats, without = counting(), counting(repeats=False)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(with_repeats.counted({"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), True) ** 2)
+        loss = tf.reduce_sum(
+            with_repeats.counted({"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), True) ** 2
+        )
     weights = [with_repeats.of_pairs, with_repeats.of_age, with_repeats.of_times]
     for gradient in tape.gradient(loss, weights):
         assert np.abs(tf.convert_to_tensor(gradient)).sum() > 0
@@ -182,5 +184,5 @@ def test_counts_are_a_rankers_of_a_window_that_is_counted():
 def test_parameter_servers_hold_no_counts():
     settings = {"name": "walks", "data": {"path": "clicks.csv"}, "ranker": {"counts": {}}}
     assert RunSettings.parse(settings).windows == [3]
-    with pytest.raises(InputError, match=r"ranker\.counts are looked up in tables of all pairs of items, which parameter servers do not hold"):
-        RunSettings.parse({**settings, "training": {"distribution": "parameter-server"}})
+    with pytest.raises(InputError, match=r"parameter-server .*counts: null for every tower"):
+        RunSettings.parse({**settings, "training": {"distribution": "parameter-server", "start": "random"}})

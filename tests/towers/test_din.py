@@ -12,13 +12,14 @@ def test_item_dropout_acts_on_history_and_candidates_in_training_alone():
     plain, again, trained = (tower.score(context, candidates, training=training) for training in (False, False, True))
     np.testing.assert_array_equal(plain, again)
     assert not np.allclose(plain, trained)
-    assert build("din", {"dim": 8}).dropout is None  # so that a run without it has no state of it
+    assert build("din", {"dim": 8, "item_dropout": 0.0}).dropout is None  # so that a run without it has no state of it
 
 
 @pytest.mark.parametrize("more", [False, True])
 def test_split_form_is_the_network_on_the_concatenation(more):
     """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into them."""
-    tower = build("din", {"dim": 4, "attention": (5, 3), "mlp": (6,), "recency": more, "inner": more, "products": more})
+    settings = {"dim": 4, "attention": (5, 3), "mlp": (6,), "activation": "sigmoid", "recency": more, "inner": more, "products": more}
+    tower = build("din", settings)
     rng = np.random.default_rng(3)
     difference = rng.normal(size=(4, 5))
     weights = {

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.towers.test_contract import CANDIDATES, HISTORY, ITEMS, LENGTH, TOWERS, USER, USERS, VARIANTS, context_of, features, fresh
+from tests.towers.test_contract import CANDIDATES, HISTORY, ITEMS, LENGTH, TOWERS, USER, USERS, VARIANTS, context_of, features, fresh, pairs
+from tfcorr.data.transitions import Transitions
 from tfcorr.towers import Domain, tower_of
+from tfcorr.towers.counts import PairCounts
 from tfcorr.towers.transfer import rows_between, take_over
 
 # The new items, users and categories: the old ones in another order, and some that are new.
@@ -31,11 +33,25 @@ def new_features(old):
     return replace(genre, values=values, vocabulary=KINDS), replace(price, values=prices), *of_context
 
 
+def new_pairs(old):
+    """The old pairs of the old items, by their new numbers."""
+    found = {}
+    for window, each in old.items():
+        first, second = (renumbered(ORDER, numbers).astype(np.int64) for numbers in np.divmod(each.keys.numpy(), ITEMS + 1))
+        keys = first * (ITEMS + 4) + second
+        order = np.argsort(keys)
+        totals = np.zeros(ITEMS + 4, np.int32)
+        totals[renumbered(ORDER, np.arange(1, ITEMS + 1))] = each.totals.numpy()[1:]
+        found[window] = PairCounts(Transitions(ITEMS + 3, keys[order], each.users.numpy()[order], totals, np.zeros(0, np.int64)))
+    return found
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_both_know_is_scored_as_before(variant):
     old, known = fresh(variant), features(ITEMS) if "features" in variant else ()
     settings = TOWERS[VARIANTS[variant]["name"]].Settings.parse(VARIANTS[variant])
-    new = tower_of(settings, Domain(ITEMS + 3, USERS + 2, LENGTH, new_features(known) if known else ()))
+    told = new_pairs(pairs(ITEMS)) if "counts" in variant else {}
+    new = tower_of(settings, Domain(ITEMS + 3, USERS + 2, LENGTH, new_features(known) if known else (), told))
     before = context_of(HISTORY, USER)
     now = before | {"history": tf.constant(renumbered(ORDER, HISTORY)), "user": tf.constant(renumbered(USER_ORDER, USER))}
     candidates = tf.constant(renumbered(ORDER, CANDIDATES))

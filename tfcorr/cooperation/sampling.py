@@ -20,9 +20,9 @@ class SamplerSettings(Settings):
     proposal: Literal["uniform", "popularity"] = Field("uniform", description="Y, from which the pool is drawn")
     alpha: float = Field(1.0, ge=0, description="by popularity, an item is drawn by its count to the power of alpha")
     pool: PositiveInt | Literal["all"] = Field(
-        100, description="n, the size of the pool; all: every item once, so that the retriever's softmax is exact"
+        4096, description="n, the size of the pool; all: every item once, so that the retriever's softmax is exact"
     )
-    pool_scope: PoolScope = Field("example", description="whether each example has a pool, or a batch shares one")
+    pool_scope: PoolScope = Field("batch", description="whether each example has a pool, or a batch shares one")
     samples: int = Field(20, ge=1, description="L, how many the retriever resamples from the pool")
     correction: Correction = Field(
         "hits-removed",

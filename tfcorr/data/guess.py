@@ -132,23 +132,27 @@ def pipeline_text(path: Path, found: Guess) -> str:
         *[line.replace("'", "") for line in filters],
         *([f"  on_bad_rows: skip            # {found.skipped:,} cannot be read; fail tells which"] if found.skipped else []),
         f"  min_interactions: {found.min_interactions}          # users and items with fewer are dropped{fewer}",
-        f"history_length: {min(max(found.longest, 5), 50)}            # of nine users in ten it holds all, up to 50",
-        "retriever: {name: sasrec, dim: 64}",
-        "ranker: {name: din, dim: 32, attention: [32, 16], mlp: [64, 64], recency: true, products: true, activation: relu}",
-        "sampler: {pool: 100, samples: 20}",
+        f"history_length: {min(max(found.longest, 5), 50):<13} # of nine users in ten it holds all, up to 50",
+        "retriever: {name: bsarec}     # and the ranker is a din that is told counts of pairs: docs/towers.md",
+        _sampler(found.items),
         "training:",
-        "  epochs: 30                   # at most: it stops when the cascade has not become better for some epochs",
-        "  patience: 5",
-        f"  batch_size: {128 if found.interactions < SMALL else 512:<17}# targets a step",
+        "  epochs: 30                   # at most, of each stage: it stops when validation has not become better for some epochs",
+        f"  batch_size: {128 if found.interactions < SMALL else 256:<16} # targets a step",
         "evaluation:",
-        f"  retrieve: {max(min(500, found.items // 4), 20):<19} # how many the retriever hands to the ranker",
-        f"  exclude_seen: {str(seen).lower():<15} # {found.repeats:.1%} of interactions are with an item that the user has had before",
+        f"  retrieve: {max(min(500, found.items // 4), 20):<18} # how many the retriever hands to the ranker",
+        f"  exclude_seen: {str(seen).lower():<14} # {found.repeats:.1%} of validation targets are items that their user has had before",
         "search:                         # what tfcorr tune may choose; any setting can be searched",
         "  training.retriever.learning_rate: {log_float: [3e-4, 1e-2]}",
         "  training.ranker.learning_rate: {log_float: [3e-4, 1e-2]}",
         "  ranker.dropout: {float: [0, 0.5]}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sampler(items: int) -> str:
+    if items <= EXACT:
+        return f"sampler: {{pool: all}}          # {items:,} items: the softmax over all of them is affordable up to {EXACT:,}"
+    return f"sampler: {{pool: 4096}}         # {items:,} items: a softmax over all of them is costly beyond {EXACT:,}"
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,7 @@ MASKED = -1e9  # added to a logit: as good as minus infinity, and a row masked w
 
 
 class TransformerSettings(TowerSettings):
-    """Settings of a tower of blocks. Defaults are those of the paper's section 4.1.3."""
+    """Settings of a tower of blocks."""
 
     layers: int = Field(1, ge=1, description="blocks, one after another")
     heads: int = Field(2, ge=1, description="of attention, which divide dim among them")

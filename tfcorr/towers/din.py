@@ -14,16 +14,17 @@ PARTS = 16  # of a training batch whose attention is computed apart: 16 rows to 
 
 
 class DINSettings(TowerSettings):
-    """Defaults are those of the paper's section 4.1.3."""
+    """Settings of DIN. Defaults are those of the recipe; `pipelines/paper` has the paper's."""
 
     name: Literal["din"] = "din"
-    attention: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the attention network")
-    mlp: tuple[PositiveInt, ...] = Field((128, 64, 64), min_length=1, description="hidden widths of the network on top")
-    activation: Activation = Field("sigmoid", description="of the network on top; dice is DIN's own")
-    item_dropout: float = Field(0.0, ge=0, lt=1, description="of the item vectors, in the history and as candidates")
-    recency: bool = Field(False, description="embed how long ago an item was seen, and add it to the attention's keys")
-    products: bool = Field(False, description="also give the network on top the product of interest and candidate")
-    inner: bool = Field(False, description="add their inner product to the score")
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of values that training drops")
+    attention: tuple[PositiveInt, ...] = Field((64, 32), min_length=1, description="hidden widths of the attention network")
+    mlp: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the network on top")
+    activation: Activation = Field("relu", description="of the network on top; dice is DIN's own")
+    item_dropout: float = Field(0.3, ge=0, lt=1, description="of the item vectors, in the history and as candidates")
+    recency: bool = Field(True, description="embed how long ago an item was seen, and add it to the attention's keys")
+    products: bool = Field(True, description="also give the network on top the product of interest and candidate")
+    inner: bool = Field(True, description="add their inner product to the score")
 
 
 class DIN(Ranker):

@@ -12,7 +12,7 @@ from tfcorr.towers.tables import item_table, place_table
 
 
 class SASRecSettings(TransformerSettings):
-    """Defaults are those of the paper's section 4.1.3."""
+    """Settings of SASRec."""
 
     name: Literal["sasrec"] = "sasrec"
     residual: float = Field(0.0, ge=0, lt=1, description="share of a block's input in its output, beside the paper's own residuals")

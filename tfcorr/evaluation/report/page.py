@@ -11,8 +11,10 @@ from typing import Any
 from tfcorr import __version__
 from tfcorr.evaluation.report.charts import Chart
 from tfcorr.evaluation.report.measured import RANKER_ALONE, Measured
-from tfcorr.evaluation.report.words import Table
+from tfcorr.evaluation.report.words import Table, number, spoken
+from tfcorr.evaluation.verdict import judge
 
+WORTH = "What ranks best"
 GENERATOR = '<meta name="generator" content="tfcorr report">'
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 CSS = """
@@ -57,6 +59,7 @@ def page(runs: Sequence[Measured], charts: Sequence[Chart], images: Mapping[str,
         f"<h1>{escape(title)}</h1>",
         f'<p class="about">{escape(_about(runs))}</p>',
         _contents(charts),
+        _verdicts(runs, k),
         *(_section(chart, images[chart.name]) for chart in charts),
         _settings(runs),
         _commands(runs, k),
@@ -81,9 +84,27 @@ def _about(runs: Sequence[Measured]) -> str:
 
 
 def _contents(charts: Sequence[Chart]) -> str:
-    names = [*((chart.name, chart.title) for chart in charts), ("settings", "Settings"), ("commands", "Commands")]
+    names = [("verdict", WORTH), *((chart.name, chart.title) for chart in charts), ("settings", "Settings"), ("commands", "Commands")]
     items = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in names)
     return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
+
+
+def _verdicts(runs: Sequence[Measured], k: int) -> str:
+    """Of each run the sentence on what ranks best, and the cascade beside every other order, paired by user."""
+    parts = []
+    for run in runs:
+        verdict = judge(run.ranks, k)
+        rows = [
+            [spoken(each.stage), number(each.first), number(each.second), f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}"]
+            + [f"{each.p_value:.2g}"]
+            for each in verdict.differences
+        ]
+        head = ["cascade less", f"cascade, NDCG@{k}", "the other", "difference", "95% interval", "p"]
+        name = f"{run.label}: " if len(runs) > 1 else ""
+        parts.append(
+            f"<p>{escape(name + verdict.sentence)}</p>{_table(Table(head, rows), f'The cascade beside other orders, {run.label}')}"
+        )
+    return f'<section aria-labelledby="verdict"><h2 id="verdict">{WORTH}</h2>{"".join(parts)}</section>'
 
 
 def _section(chart: Chart, image: bytes) -> str:
