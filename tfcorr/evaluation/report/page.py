@@ -95,8 +95,14 @@ def _verdicts(runs: Sequence[Measured], k: int) -> str:
     for run in runs:
         verdict = judge(run.ranks, k)
         rows = [
-            [spoken(each.stage), number(each.first), number(each.second), f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}"]
-            + [f"{each.p_value:.2g}"]
+            [
+                spoken(each.stage),
+                number(each.first),
+                number(each.second),
+                f"{each.difference:+.4f}",
+                f"{each.low:+.4f} to {each.high:+.4f}",
+                f"{each.p_value:.2g}",
+            ]
             for each in verdict.differences
         ]
         head = ["cascade less", f"cascade, NDCG@{k}", "the other", "difference", "95% interval", "p"]
