@@ -56,13 +56,14 @@ def stages_of(
     if training.method != "two-stage":
         index = _snapshot(settings, trained[retriever], dataset)
         if training.starts_from_retriever:
-            goes_on = optimisers[retriever].model_copy(update={"learning_rate": optimisers[retriever].learning_rate * training.start_rate})
-            optimisers |= {retriever: goes_on}
+            rate = optimisers[retriever].learning_rate * training.start_rate
+            optimisers |= {retriever: optimisers[retriever].model_copy(update={"learning_rate": rate})}
         with strategy.scope():
             sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed, index.best if index else None)
             model = _joint(settings, trained, sampler)
             model.compile(optimizer={name: _optimiser(optimisers[name], tower, steps) for name, tower in trained.items()})
-        yield Stage("joint", model, trained, kept, _validation(settings, kept, dataset), cascade, index, settings.sampler.refresh)
+        goes_on = frozenset({retriever} if training.starts_from_retriever else ())
+        yield Stage("joint", model, trained, kept, _validation(settings, kept, dataset), cascade, index, settings.sampler.refresh, goes_on)
         return
     # Now the kept retriever has its best weights, and it is the one that draws for the others.
     index = _snapshot(settings, kept[retriever], dataset)

@@ -40,6 +40,7 @@ class Stage:
 
     `trained` are the towers by name whose variables the model trains, `kept` a second set of towers, which holds the average
     over epochs of the trained ones: it is what `validate` measures, and what is saved when the metric `monitor` is at its best.
+    `goes_on` are towers that an earlier stage trained, whose average goes on from what that one kept.
     `index` is what the model draws from, to be refreshed every so many epochs.
     """
 
@@ -51,6 +52,7 @@ class Stage:
     monitor: str
     index: Refreshed | None = None
     refresh: int = 1
+    goes_on: frozenset[str] = frozenset()
 
 
 class Bookkeeper(tf.keras.callbacks.Callback):
@@ -120,9 +122,8 @@ class Bookkeeper(tf.keras.callbacks.Callback):
 
     def _average(self, epoch: int) -> None:
         """Moves the kept towers towards the trained ones: an exponential average over epochs."""
-        share = self.averaging if epoch else 0.0
         for name, tower in self.stage.trained.items():
-            kept = self.stage.kept[name]
+            kept, share = self.stage.kept[name], self.averaging if epoch or name in self.stage.goes_on else 0.0
             for average, now in _pairs(kept.trainable_variables, tower.trainable_variables):
                 average.assign(share * average + (1 - share) * now)
             for fixed, now in _pairs(kept.non_trainable_variables, tower.non_trainable_variables):

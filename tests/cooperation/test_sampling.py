@@ -121,7 +121,7 @@ def test_losses_of_two_step_samples_tend_to_the_full_ones(popular, correction):
 
 @pytest.mark.parametrize(
     "correction",
-    ["hits-removed", "item", pytest.param("paper", marks=pytest.mark.xfail(strict=True, reason="log_count is of positions, not of items"))],
+    ["hits-removed", "item", "paper"],
 )
 @pytest.mark.parametrize("popular", [False, True])
 def test_the_log_loss_over_all_items_is_estimated_whatever_the_correction(popular, correction):

@@ -15,9 +15,9 @@ output: tables
 base:
   data: {path: clicks.csv}
   history_length: 6
-  retriever: {dim: 8}
+  retriever: {name: sasrec, dim: 8}
   sampler: {pool: 20, samples: 5}
-  training: {epochs: 1, batch_size: 64}
+  training: {epochs: 1, batch_size: 64, start: random}
   evaluation: {retrieve: 25, exclude_seen: true, k: [5, 20], batch_size: 16}
 datasets: {walks: {}, other: {data.path: elsewhere.csv}}
 only: {other: []}

@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from tfcorr.config import load_settings
+from tfcorr.config import TrainingSettings, load_settings
 from tfcorr.data.interactions import DataSettings
 from tfcorr.settings import InputError
 from tfcorr.study.settings import PLACES, load_study
+from tfcorr.towers.sasrec import SASRecSettings
 
 
 def test_later_parts_override_earlier_ones(path):
@@ -27,7 +28,9 @@ def test_a_cell_is_the_same_wherever_its_data_lie(path):
 
 def test_a_default_that_is_written_out_makes_no_other_cell(path):
     cell = load_study(path).cell("walks", "apart", "slow", 1)
-    for override in ("base.training.patience=5", "systems.apart.settings.retriever.name=sasrec", "base.sampler.temperature=1"):
+    patience, dropout = TrainingSettings().patience, SASRecSettings().dropout
+    overrides = f"base.training.patience={patience}", f"systems.apart.settings.retriever.dropout={dropout}", "base.sampler.temperature=1"
+    for override in overrides:
         assert load_study(path, [override]).cell("walks", "apart", "slow", 1).key == cell.key
 
 

@@ -83,11 +83,11 @@ def test_the_first_trial_has_the_pipelines_own_values(write):
 
 
 def test_a_whole_tower_can_be_a_choice(write):
-    search = {"retriever": {"choice": [{"name": "gru4rec", "dim": 4}, {"dim": 8}]}}
+    search = {"retriever": {"choice": [{"name": "gru4rec", "dim": 4}, {"name": "sasrec", "dim": 8}]}}
     path, settings = write(search)
     check_draws(settings.search, lambda more: load_settings(path, more))
     assert {load_settings(path, as_overrides(values)).retriever.name for values in draws(settings, 20)} == {"gru4rec", "sasrec"}
-    assert own_values(settings, lambda more: load_settings(path, more)) == ({"retriever": json.dumps({"dim": 8})}, None)
+    assert own_values(settings, lambda more: load_settings(path, more)) == ({"retriever": json.dumps({"dim": 8, "name": "sasrec"})}, None)
 
 
 @pytest.mark.parametrize("space", [{"choice": [4, 16]}, {"int": [9, 20]}])

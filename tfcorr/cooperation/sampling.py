@@ -54,12 +54,14 @@ class SamplerSettings(Settings):
 class Drawn(NamedTuple):
     """`samples` [B, L] int32 with `sample_log_q` [B, L], and `target_log_q` [B]: what the losses subtract from these items' scores.
 
-    They are log-probabilities of being drawn, or estimates of them, which may be off by a constant of their row.
+    They are log-probabilities of being drawn, or estimates of them, which may be off by a constant of their row. `of_item` [B, L]
+    are the samples' probabilities themselves, where sample_log_q are those of positions in a pool.
     """
 
     samples: tf.Tensor
     sample_log_q: tf.Tensor
     target_log_q: tf.Tensor
+    of_item: tf.Tensor | None = None
 
     @property
     def log_q(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,7 +71,8 @@ class Drawn(NamedTuple):
     @property
     def log_count(self) -> tf.Tensor:
         """The logarithm of how many of the samples each can expect to be, [B, L]."""
-        return self.sample_log_q + tf.math.log(tf.cast(tf.shape(self.samples)[1], tf.float32))
+        log_q = self.sample_log_q if self.of_item is None else self.of_item
+        return log_q + tf.math.log(tf.cast(tf.shape(self.samples)[1], tf.float32))
 
 
 class Pool(NamedTuple):
@@ -89,7 +92,7 @@ class Pool(NamedTuple):
         of_target = drawn.target_log_q + log_size
         if correction == "item":  # the position that it has beside its draws does not count here
             of_target = tf.math.log(tf.math.expm1(tf.maximum(of_target, 1e-6)))
-        return cls(drawn.samples, drawn.log_count, of_target)
+        return cls(drawn.samples, drawn.sample_log_q + log_size, of_target)
 
     def corrected(self, target: tf.Tensor, correction: Correction) -> Drawn:
         """The pool as negatives of the target [B], with what the losses are to subtract.
@@ -164,13 +167,14 @@ def resample(
     places = tf.minimum(places, tf.shape(log_q)[1] - 1)  # beyond that if scores are no numbers, which the losses then show
     sampled, sample_log_q, target_log_q = tf.gather(ids, places, batch_dims=1), tf.gather(log_q, places, batch_dims=1), log_q[:, 0]
     is_target = sampled == target[:, None]
+    of_item = tf.gather(of_places + log_count, places, batch_dims=1) if correction == "paper" else None
     if correction != "paper":  # in {k} ∪ S, too, the target has one position more than its draws
         once = tf.fill(tf.shape(target), -tf.math.log(float(samples)))
         target_log_q = once if correction == "hits-removed" else tf.reduce_logsumexp(tf.stack([target_log_q, once]), axis=0)
         # With hits removed the target is drawn only where the pool holds nothing else, and counts for nothing.
         sample_log_q = tf.where(is_target, NEVER if correction == "hits-removed" else target_log_q[:, None], sample_log_q)
     return Resampled(
-        drawn=Drawn(sampled, sample_log_q, target_log_q),
+        drawn=Drawn(sampled, sample_log_q, target_log_q, of_item),
         pool=pool,
         scores=scores[:, 1:],
         effective_size=tf.exp(-tf.reduce_logsumexp(2 * of_places, axis=1)),

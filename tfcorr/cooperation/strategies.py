@@ -6,6 +6,7 @@ retriever's best have no probability to correct for: as in the authors' code, th
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from tfcorr.cooperation.proposals import Proposal
@@ -56,7 +57,8 @@ def popularity(source: Source) -> Drawn:
 def dynamic(source: Source) -> Drawn:
     """The L of the pool that the ranker itself scores highest (dynamic negative sampling; Zhang et al., SIGIR'13)."""
     pool = source.resampled().pool.items
-    return uncorrected(best_of(pool, source.rank(pool), source.sampler.settings.samples))
+    scores = tf.where(pool > 0, source.rank(pool), -np.inf)  # a pool of all items has 0 in the target's position
+    return uncorrected(best_of(pool, scores, source.sampler.settings.samples))
 
 
 def in_batch(source: Source) -> Drawn:

@@ -32,13 +32,13 @@ class Scored(NamedTuple):
         """The ranks of all targets by a weighted sum of the scores, [n + missed]; ties count against them."""
         total = self.total(weights)
         target = np.take_along_axis(total, self.column[:, None], axis=1)
-        ahead = (total >= target).sum(axis=1, dtype=np.int32)  # the target itself among them
+        ahead = (~(total < target) & (total != -np.inf)).sum(axis=1, dtype=np.int32)  # the target itself, and what is no number
         return np.concatenate([ahead, np.full(self.missed, MISSED, np.int32)])
 
     def total(self, weights: Mapping[str, float]) -> Floats:
         """The weighted sum of the scores, [n, R]."""
         chosen = {name: weight for name, weight in weights.items() if weight}
-        is_item = np.isfinite(next(iter(self.scores.values())))
+        is_item = next(iter(self.scores.values())) != -np.inf
         with np.errstate(invalid="ignore"):
             total = sum(np.float32(weight) * self.scores[name] for name, weight in chosen.items())
         return np.where(is_item, total, -np.inf)
@@ -61,8 +61,10 @@ def fit_order(scored: Scored, stages: Iterable[str], k: int) -> Order:
     names = list(scored.scores)
     found = {name: float(ndcg(scored.ranks({name: 1.0}), k).mean()) for name in stages}
     best = max(found, key=lambda name: found[name])
-    if not len(scored.column):
-        return Order({best: 1.0}, dict.fromkeys(names, 1.0), found)
+    is_item = scored.scores[best] != -np.inf
+    names = [name for name in names if np.isfinite(scored.scores[name][is_item]).all()]  # a tower that diverged is no help
+    if not len(scored.column) or not names:
+        return Order({best: 1.0}, dict.fromkeys(scored.scores, 1.0), found)
     scales = {name: _scale(scored.scores[name]) for name in names}
     features = np.stack([scored.scores[name] / scales[name] for name in names], axis=-1)  # [n, R, S]
     fitted = fit_softmax(features, scored.column)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from tfcorr.towers.layers import Dropout, TowerSettings
 
+NORM = 1e-6  # added to a variance: where dropout leaves next to nothing of a vector, less would make its gradient explode
 MASKED = -1e9  # added to a logit: as good as minus infinity, and a row masked whole stays finite
 
 
@@ -39,7 +40,7 @@ class Block(tf.keras.layers.Layer):
         self.query, self.key, self.value, self.output_ = (tf.keras.layers.Dense(dim) for _ in range(4))
         self.widen = tf.keras.layers.Dense(feed_forward, activation=tf.nn.gelu)
         self.narrow = tf.keras.layers.Dense(dim)
-        self.norms = [tf.keras.layers.LayerNormalization(epsilon=1e-12) for _ in range(2)]
+        self.norms = [tf.keras.layers.LayerNormalization(epsilon=NORM) for _ in range(2)]
         self.dropouts = [Dropout(dropout) for _ in range(3)]
 
     def call(self, queries: tf.Tensor, keys: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.attention import Block, TransformerSettings, visible
+from tfcorr.towers.attention import NORM, Block, TransformerSettings, visible
 from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_oldest
 from tfcorr.towers.tables import item_table, place_table
 
@@ -40,7 +40,7 @@ class BSARec(Retriever):
         super().__init__(name="bsarec")
         self.items = item_table(domain, settings.dim, "items")
         self.places = place_table(domain.history_length, settings.dim, "places")
-        self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
+        self.norm = tf.keras.layers.LayerNormalization(epsilon=NORM)
         self.dropout = Dropout(settings.dropout)
         self.kernels = low_pass_kernels(domain.history_length, settings.frequencies).astype(np.float32)
         self.filters = [FrequencyFilter(settings.dim, settings.dropout) for _ in range(settings.layers)]
@@ -77,7 +77,7 @@ class FrequencyFilter(tf.keras.layers.Layer):
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
         self.beta = self.add_weight(name="beta", shape=[dim], initializer=tf.keras.initializers.RandomNormal(stddev=1.0))
-        self.norm, self.dropout = tf.keras.layers.LayerNormalization(epsilon=1e-12), Dropout(dropout)
+        self.norm, self.dropout = tf.keras.layers.LayerNormalization(epsilon=NORM), Dropout(dropout)
 
     def call(self, inputs: tf.Tensor, low: tf.Tensor, training: bool = False) -> tf.Tensor:
         """inputs and their low frequencies, each [B, Q, D] -> [B, Q, D]."""

@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import Field, PositiveInt
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.attention import Block, TransformerSettings, visible
+from tfcorr.towers.attention import NORM, Block, TransformerSettings, visible
 from tfcorr.towers.layers import Domain, Dropout, Ranker, dot, places_from_the_latest
 from tfcorr.towers.mlp import MLP, Activation
 from tfcorr.towers.tables import item_bias, item_table, place_table
@@ -36,7 +36,7 @@ class BST(Ranker):
         self.items = item_table(domain, settings.dim, "items")
         self.bias = item_bias(domain.items)
         self.places = place_table(domain.history_length, settings.dim, "places")
-        self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
+        self.norm = tf.keras.layers.LayerNormalization(epsilon=NORM)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
         self.inner = settings.inner

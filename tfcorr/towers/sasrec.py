@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import Field
 
 from tfcorr.data.batches import Context
-from tfcorr.towers.attention import Block, TransformerSettings, visible
+from tfcorr.towers.attention import NORM, Block, TransformerSettings, visible
 from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_latest, places_from_the_oldest
 from tfcorr.towers.tables import item_table, place_table
 
@@ -32,11 +32,11 @@ class SASRec(Retriever):
         super().__init__(name="sasrec")
         self.items = item_table(domain, settings.dim, "items")
         self.places = place_table(domain.history_length, settings.dim, "places")
-        self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-12)
+        self.norm = tf.keras.layers.LayerNormalization(epsilon=NORM)
         self.dropout = Dropout(settings.dropout)
         self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
         self.residual = settings.residual
-        self.mixed = [tf.keras.layers.LayerNormalization(epsilon=1e-12) for _ in self.blocks if settings.residual]
+        self.mixed = [tf.keras.layers.LayerNormalization(epsilon=NORM) for _ in self.blocks if settings.residual]
         self.numbered = places_from_the_oldest if settings.positions == "oldest" else places_from_the_latest
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
