@@ -13,7 +13,8 @@ from tfcorr import cli
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "quickstart.md").read_text()
-NEAR_TIE = re.compile("joint: the last epoch was the best.*\n")  # said on some processors, as its fifth is about as good
+# Said on some processors, and on others otherwise, as epochs and orders are about as good as others.
+NEAR_TIE = re.compile("(?:retriever|joint): the last epoch was the best.*\n|final order, by validation: .*\n")
 
 
 def commands():

@@ -27,7 +27,7 @@ class Refreshed(Protocol):
 
 
 class Diverged(InputError):
-    """A loss or a metric is no number any more."""
+    """A loss or a metric became NaN or infinite."""
 
 
 Validate = Callable[[], dict[str, float]]
@@ -100,7 +100,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
         wrong = [name for name, each in values.items() if not math.isfinite(each)]
         if wrong:
-            raise Diverged(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} is no number any more; lower the learning rates")
+            raise Diverged(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} became NaN or infinite; lower the learning rates")
         value = values[self.stage.monitor]
         better = value > float(self.best)
         if better:

@@ -232,7 +232,7 @@ def test_a_training_that_diverges_is_a_result(path, trainer, monkeypatch):
     overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 1e30}}", "only={walks: [mf], other: []}"]
     overrides.append("base.data.min_interactions=1")
     table = go(path, *overrides).read_text()
-    assert re.search(r"- Failed: mf, fast, seed 1: retriever, epoch 1: .* is no number any more; lower the learning rates\.", table)
+    assert re.search(r"- Failed: mf, fast, seed 1: retriever, epoch 1: .* became NaN or infinite; lower the learning rates\.", table)
     assert "- Data: 61 users, 40 items, 698 interactions" in table
     monkeypatch.delattr(conftest.Cell, "outcome")  # it is not trained again
     assert go(path, *overrides).read_text() == table

@@ -124,12 +124,12 @@ def test_a_training_that_failed_is_named_and_not_chosen(path, trainer):
     rows = json.loads(records.read_text())
     for row in rows:
         if "training.retriever.learning_rate" in row["settings"]:
-            row |= {"failed": "joint, epoch 1: loss is no number any more", "validation": {}, "test": {}, "ranks": {}}
+            row |= {"failed": "joint, epoch 1: loss became NaN or infinite", "validation": {}, "test": {}, "ranks": {}}
     records.write_text(json.dumps(rows))
     table = run_study(path, ["seeds=[1]"], 1, path.parent / "runs", Console(quiet=True))
     text = table.read_text()
     assert "cascade's: slow for mf, all items, apart, together." in text
-    assert "- Failed: mf, fast, seed 1: joint, epoch 1: loss is no number any more" in text
+    assert "- Failed: mf, fast, seed 1: joint, epoch 1: loss became NaN or infinite" in text
 
 
 def test_a_figure_over_an_axis_is_drawn_of_systems_that_have_a_place_on_it(path, trainer, monkeypatch):

@@ -64,7 +64,7 @@ def compare(
         print(json.dumps({"differences": [asdict(each) for each in differences]}))
         return
     console.print(f"first: {first}, second: {second}, difference: first less second", soft_wrap=True)
-    console.print(differences_table("stage", differences))
+    console.print(differences_table(differences))
 
 
 @app.command()
