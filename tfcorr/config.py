@@ -49,7 +49,7 @@ class TrainingSettings(Settings):
         description="retriever: it is trained alone first, unless this is a warm start, and the other towers' item vectors start from its",
     )
     start_rate: float = Field(
-        0.5, gt=0, description="of start: retriever, what its learning rate is multiplied by when it goes on with the others"
+        0.3, gt=0, description="of start: retriever, what its learning rate is multiplied by when it goes on with the others"
     )
     item_vectors: Literal["counts", "random"] = Field(
         "counts", description="what every tower's begin as: factors of how often items stand near each other in training, or noise"
