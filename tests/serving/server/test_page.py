@@ -111,9 +111,15 @@ def test_an_id_is_offered_before_what_holds_it(page):
 def test_many_long_ids_are_asked_for_in_parts(page, server):
     ids = [f"{number}-{'x' * 120}" for number in range(40)]
     page.goto(f"{server.url}/#" + "&".join(f"item={each}" for each in ids))
-    page.reload()
     page.wait_for_selector("#ranked li")
     expect(page.locator("#history li")).to_have_count(40)
+
+
+def test_a_link_is_opened_in_a_page_that_is_open_or_opening(page, server):
+    for item in ("film-3", "film-5"):  # the first comes while the page may still be loading
+        page.goto(f"{server.url}/#item={item}&k=4")
+        expect(page.locator("#history li")).to_have_text(f"Film No. {item[5:]}×")
+        expect(page.locator("#ranked li")).to_have_count(4)
 
 
 def test_what_the_model_does_not_know_is_said(page):
