@@ -16,7 +16,7 @@ import polars as pl
 from measure import peak_memory, table
 
 from tfcorr.data.batches import training_batches
-from tfcorr.data.histories import Dataset
+from tfcorr.data.dataset import Dataset
 from tfcorr.data.interactions import DataSettings
 from tfcorr.data.prepared import write_prepared
 from tfcorr.data.sources import load

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfcorr.config import check_sizes, flat
 from tfcorr.data.batches import evaluation_batches
-from tfcorr.data.histories import Dataset
+from tfcorr.data.dataset import Dataset
 from tfcorr.data.sources import load
 from tfcorr.evaluation.compare import compare, how_measured, rank_column, read_ranks
 from tfcorr.evaluation.index import IndexKind

@@ -19,12 +19,13 @@ from rich.table import Table
 import tfcorr
 from tfcorr.config import RunSettings, check_sizes, flat, load_settings, save_settings
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
+from tfcorr.data.dataset import Dataset
 from tfcorr.data.features import Feature, read_features, write_features
-from tfcorr.data.histories import Catalogue, Dataset
+from tfcorr.data.histories import Catalogue
 from tfcorr.data.sources import load
-from tfcorr.data.transitions import count_transitions, read_transitions, write_transitions
+from tfcorr.data.transitions import read_transitions, write_transitions
 from tfcorr.distribution import is_chief, strategy_of, wait_for_all
-from tfcorr.evaluation.baselines import WINDOW, baseline_ranks
+from tfcorr.evaluation.baselines import baseline_ranks
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import IndexKind, build_index
@@ -264,7 +265,7 @@ def _begin(folder: Path, settings: RunSettings) -> None:
 
 def _count(settings: RunSettings, dataset: Dataset) -> Pairs:
     """What the settings' towers are told of pairs of items, by window."""
-    return {window: PairCounts(count_transitions(dataset.histories, len(dataset.catalogue), window)) for window in settings.windows}
+    return {window: PairCounts(dataset.transitions(window)) for window in settings.windows}
 
 
 def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature], pairs: Pairs) -> dict[str, Tower]:
@@ -360,8 +361,7 @@ def evaluate(
     started = time.monotonic()
     ranks = rank_users(rank, batches)
     seconds = time.monotonic() - started
-    counted = count_transitions(dataset.histories, len(dataset.catalogue), WINDOW)
-    ranks = baseline_ranks(dataset.histories, "test", dataset.catalogue.counts, counted, settings.exclude_seen) | ranks
+    ranks = baseline_ranks(dataset, "test", settings.exclude_seen) | ranks
     places = dataset.histories.targets("test")
     users, targets = dataset.histories.owners(places), dataset.histories.items[places]
     columns = {

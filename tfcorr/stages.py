@@ -15,9 +15,8 @@ from tfcorr.cooperation.optimisers import LazyAdam, OptimiserSettings, Schedule
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.two_stage import RankerAlone, RetrieverAlone
 from tfcorr.data.batches import evaluation_batches
-from tfcorr.data.histories import Dataset
+from tfcorr.data.dataset import Dataset
 from tfcorr.data.spectral import spectral_vectors
-from tfcorr.data.transitions import count_transitions
 from tfcorr.distribution import of_first_replica
 from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Ranks, metrics_by_stage, rank_batch, rank_users, score_batch, score_users
@@ -98,13 +97,12 @@ def _start_from(best: Tower, towers: Towers) -> None:
 
 def start_from_counts(towers: Towers, dataset: Dataset, seed: int, strategy: tf.distribute.Strategy) -> None:
     """Sets every tower's item vectors to what the training split's counts of neighbours say, where they say anything."""
-    transitions = count_transitions(dataset.histories, len(dataset.catalogue), NEAR)
     by_width: dict[int, npt.NDArray[np.float32]] = {}
     for tower in towers.values():
         table = tower.item_tables["id"]
         width = int(table.shape[1])
         if width not in by_width:
-            by_width[width] = of_first_replica(strategy, spectral_vectors(transitions, width, seed))
+            by_width[width] = of_first_replica(strategy, spectral_vectors(dataset.transitions(NEAR), width, seed))
         vectors = by_width[width]
         table.assign(np.where(vectors.any(axis=1, keepdims=True), vectors, table.numpy()))
 

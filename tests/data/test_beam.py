@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tfcorr.data.histories import prepare
+from tfcorr.data.dataset import prepare
 from tfcorr.data.interactions import Columns, DataSettings, Table, TitleSettings, read_titles, select
 from tfcorr.data.prepared import read_prepared
 from tfcorr.settings import InputError

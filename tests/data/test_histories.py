@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests import oracles
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
-from tfcorr.data.histories import prepare
+from tfcorr.data.dataset import prepare
 from tfcorr.data.interactions import DataSettings, Interactions
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError

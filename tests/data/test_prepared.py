@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from tfcorr.data.histories import prepare
+from tfcorr.data.dataset import prepare
 from tfcorr.data.interactions import DataSettings, Interactions
 from tfcorr.data.prepared import check_can_hold, read_prepared, write_prepared
 from tfcorr.data.sources import load

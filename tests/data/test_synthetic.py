@@ -5,8 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tfcorr.data.dataset import prepare
 from tfcorr.data.describe import describe
-from tfcorr.data.histories import prepare
 from tfcorr.data.interactions import Interactions
 from tfcorr.data.synthetic import REPEATS, STEPS, synthesize
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tfcorr.data.histories import Histories
-from tfcorr.data.transitions import count_transitions
+from tfcorr.data.dataset import Dataset
+from tfcorr.data.histories import Catalogue, Histories
 from tfcorr.evaluation import baselines
 from tfcorr.evaluation.baselines import baseline_ranks
 from tfcorr.evaluation.metrics import MISSED
@@ -33,7 +33,8 @@ def test_ranks_of_the_baselines_are_those_of_scoring_every_item(split, exclude_s
     pairs = [{(past[i], past[j]) for i in range(len(past)) for j in range(i + 1, min(i + 4, len(past)))} for past in training]
     users = {pair: sum(pair in of_user for of_user in pairs) for pair in set().union(*pairs)}
     total = {item: sum(count for (first, _), count in users.items() if first == item) for item in range(1, ITEMS + 1)}
-    found = baseline_ranks(data, split, counts[1:], count_transitions(data, ITEMS, 3), exclude_seen)
+    catalogue = Catalogue([f"i{item}" for item in range(1, ITEMS + 1)], counts[1:], [""] * ITEMS, ITEMS)
+    found = baseline_ranks(Dataset(catalogue, data, []), split, exclude_seen)
     users_of_split = [past for past in pasts if len(past) >= (2 if split == "test" else 3)]
     assert len(found["transitions"]) == len(users_of_split)
     for number, past in enumerate(users_of_split):

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from tfcorr.data.histories import check_trainable, dropped_and_left
+from tfcorr.data.dataset import check_trainable, dropped_and_left
 from tfcorr.data.interactions import DataSettings, Table, check_any_left, check_rows, mapped_columns, read_titles, told
 from tfcorr.data.prepared import account_json, check_can_hold
 from tfcorr.settings import InputError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfcorr.data.histories import Dataset
+from tfcorr.data.dataset import Dataset
 
 
 def describe(dataset: Dataset) -> dict[str, str]:

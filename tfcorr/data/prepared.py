@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tfcorr.data.histories import Catalogue, Dataset, Histories, check_trainable
+from tfcorr.data.dataset import Dataset, check_trainable
+from tfcorr.data.histories import Catalogue, Histories
 from tfcorr.data.interactions import DataSettings
 from tfcorr.files import read_intact, write_whole
 from tfcorr.settings import InputError

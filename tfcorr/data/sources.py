@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tfcorr.data.dataset import Dataset, prepare
 from tfcorr.data.features import Feature, FeatureSource, Side
-from tfcorr.data.histories import Dataset, prepare
 from tfcorr.data.interactions import (
     Columns,
     DataSettings,

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from tfcorr.data.dataset import Dataset
 from tfcorr.data.histories import Histories, Split
 from tfcorr.data.transitions import Transitions
 from tfcorr.evaluation.evaluate import Ranks
@@ -17,17 +18,15 @@ SCALE = 20.0
 ROWS = 4096  # users at once
 
 
-def baseline_ranks(
-    histories: Histories, split: Split, counts: npt.NDArray[np.int64], transitions: Transitions, exclude_seen: bool
-) -> Ranks:
-    """Each user's rank among all items, [users] int32 by baseline, in the split's order; counts [N] are the training interactions.
+def baseline_ranks(dataset: Dataset, split: Split, exclude_seen: bool) -> Ranks:
+    """Each user's rank among all items, [users] int32 by baseline, in the split's order.
 
-    `popularity` orders by the counts. `transitions` orders by Σ_j 0.7^(j − 1) log(1 + 20 · users(h_j → k) / √total(h_j)) over
-    the three latest items h_j, and where that is alike by popularity. What was seen is left out where it must not be recommended,
-    but for the target; ties count against it.
+    `popularity` orders by the training interactions. `transitions` orders by Σ_j 0.7^(j − 1) log(1 + 20 · users(h_j → k) / √total(h_j))
+    over the three latest items h_j, and where that is alike by popularity. What was seen is left out where it must not be
+    recommended, but for the target; ties count against it.
     """
     found: dict[str, list[npt.NDArray[np.int32]]] = {name: [] for name in BASELINES}
-    weights = _matrix(transitions)
+    histories, counts, weights = dataset.histories, dataset.catalogue.counts, _matrix(dataset.transitions(WINDOW))
     for rows, scored, seen in _batches(histories, split, weights, exclude_seen):
         targets = histories.items[histories.targets(split)[rows]]
         found["popularity"].append(_ranks(targets, sparse.csr_array(scored.shape), seen, counts))

@@ -1,0 +1,123 @@
+"""A prepared set: what the interactions become, and all that is counted of it once."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tfcorr.data.features import Feature, FeatureSource, encode, moments
+from tfcorr.data.histories import Catalogue, Histories, IntArray
+from tfcorr.data.interactions import FEATURE, Interactions
+from tfcorr.data.transitions import Transitions, count_transitions
+from tfcorr.settings import InputError
+
+NO_FEATURES = FeatureSource({})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared set: catalogue, histories, and the account of every row as (what, interactions, users, items)."""
+
+    catalogue: Catalogue
+    histories: Histories
+    account: list[tuple[str, int, int | None, int | None]]
+    features: list[Feature] = field(default_factory=list)
+    _transitions: dict[int, Transitions] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def transitions(self, window: int) -> Transitions:
+        """What followed what within a window of training interactions; counted when first asked for, and kept."""
+        if window not in self._transitions:
+            self._transitions[window] = count_transitions(self.histories, len(self.catalogue), window)
+        return self._transitions[window]
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over ids, items, offsets and features: the same if and only if the prepared data are the same."""
+        digest = hashlib.sha256("\n".join([*self.catalogue.ids, "", *self.histories.users]).encode())
+        digest.update(self.histories.items.tobytes())
+        digest.update(self.histories.offsets.tobytes())
+        for feature in self.features:
+            digest.update("\n".join([feature.name, feature.of, *(feature.vocabulary or [])]).encode())
+            digest.update(feature.values.tobytes())
+        return digest.hexdigest()
+
+
+def prepare(interactions: Interactions, min_interactions: int, source: FeatureSource = NO_FEATURES) -> Dataset:
+    """Drops rare users and items until none is left, numbers the rest, sorts by user and time (ties by file order).
+
+    Items that only the source's table of items has are numbered after the others, where they are wanted.
+
+    Raises: InputError if nothing is left, or nothing to train on.
+    """
+    account: list[tuple[str, int, int | None, int | None]] = [(what, n, None, None) for what, n in interactions.account]
+    user_ids, item_ids = (interactions.collect(pl.col(role).unique())[role].sort() for role in ("user", "item"))
+    columns = interactions.collect(_numbered("user", user_ids), _numbered("item", item_ids), pl.col("time"))
+    users, items, times = (column.to_numpy() for column in columns)
+    rows = _frequent(users, items, min_interactions)
+    kept_users, users_left = np.unique(users[rows], return_inverse=True)
+    kept_items, items_left = np.unique(items[rows], return_inverse=True)
+    left = (len(rows), len(kept_users), len(kept_items))
+    account += dropped_and_left((len(users), len(user_ids), len(item_ids)), left, min_interactions, interactions.where)
+    order = np.lexsort((times[rows], users_left))
+    histories = Histories(
+        users=user_ids.gather(kept_users).to_list(),
+        items=(items_left[order] + 1).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users_left))]).astype(np.int64),
+    )
+    check_trainable(len(histories.training_counts), interactions.where)
+    ids = item_ids.gather(kept_items).to_list()
+    warm = len(ids)
+    if source.cold and source.item is not None:
+        ids += sorted(set(source.item.ids()) - set(ids))
+    titles = [interactions.titles.get(item, "") for item in ids]
+    features = source.encode_side("item", ids) + source.encode_side("user", histories.users)
+    for name, each in source.settings.items():
+        if each.of == "interaction":
+            column = (
+                moments(each.kind, times) if each.kind in ("hour", "weekday") else interactions.collect(pl.col(FEATURE + name)).to_series()
+            )
+            features.append(encode(name, each, column[rows[order]], interactions.where, source.like.get(name)))
+    return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
+
+
+def dropped_and_left(
+    before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str
+) -> list[tuple[str, int, int | None, int | None]]:
+    """The account's last rows, of (interactions, users, items) before and after the rare were dropped.
+
+    Raises: InputError if nothing is left.
+    """
+    if not left[0]:
+        raise InputError(
+            f"{where}: nothing is left of {before[0]} interactions: no user or no item has at least {least} of them; "
+            "lower data.min_interactions, or bring more data"
+        )
+    interactions, users, items = (after - earlier for after, earlier in zip(left, before, strict=True))
+    return [(f"dropped: fewer than {least} interactions", interactions, users, items), ("left", *left)]
+
+
+def check_trainable(users: int, where: str) -> None:
+    """Raises: InputError if no user has a training target; `users` is how many have one."""
+    if not users:
+        raise InputError(
+            f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
+            "kept for validation and test; bring longer histories"
+        )
+
+
+def _numbered(role: str, ids: pl.Series) -> pl.Expr:
+    """Each row's place among the sorted ids, as Int32: memory then holds no string more than once."""
+    return pl.col(role).cast(pl.Enum(ids)).to_physical().cast(pl.Int32)
+
+
+def _frequent(users: IntArray, items: IntArray, least: int) -> npt.NDArray[np.int64]:
+    """The rows that are left when users and items with fewer than `least` rows have been dropped until none is left."""
+    rows = np.arange(len(users))
+    while True:
+        enough = (np.bincount(users[rows])[users[rows]] >= least) & (np.bincount(items[rows])[items[rows]] >= least)
+        if enough.all():
+            return rows
+        rows = rows[enough]
