@@ -111,7 +111,8 @@ def _train(
         trained = _build_towers(settings, *known, pairs)
     run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     check_start(settings, run.towers)
-    if old is None and settings.training.item_vectors == "counts":
+    has_retriever = resume and settings.training.starts_from_retriever and (folder / "checkpoints" / "retriever" / "last").exists()
+    if old is None and settings.training.item_vectors == "counts" and not has_retriever:  # by then all vectors come from the retriever's
         start_from_counts(trained, dataset, settings.seed, strategy)
     if old is not None:  # also where the run goes on, as some towers may have no state yet
         console.print(_warm_start(old, run, trained), soft_wrap=True)

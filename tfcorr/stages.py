@@ -49,7 +49,8 @@ def stages_of(
             model: LoggedModel = RetrieverAlone(trained[retriever], sampler, training.loss)
             model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
         measured = _validation(settings, kept, dataset, retriever)
-        yield Stage(retriever, model, {retriever: trained[retriever]}, kept, measured, f"{retriever}_ndcg@{MONITORED_K}")
+        alone = {retriever: kept[retriever]}  # without the others, so that it is the first stage of any
+        yield Stage(retriever, model, {retriever: trained[retriever]}, alone, measured, f"{retriever}_ndcg@{MONITORED_K}")
     if training.starts_from_retriever:
         _start_from(kept[retriever], trained)
     if training.method != "two-stage":

@@ -15,6 +15,7 @@ from tfcorr.apart import Apart
 from tfcorr.data.sources import load
 from tfcorr.files import locked, read_intact, remove_whole
 from tfcorr.settings import InputError
+from tfcorr.study.first_stage import PREFIX
 from tfcorr.study.plan import Task, cost, left, tasks
 from tfcorr.study.records import Record, Records, packed
 from tfcorr.study.settings import Study, load_study
@@ -75,6 +76,7 @@ class _Work:
                 free.sort(key=lambda task: cost(task.cell, self.records, sizes))
                 running += [(task, self._begin(task)) for task in free[: self.processes - len(running)]]
                 if not running:
+                    self._tidy()
                     return problems
                 task, apart = next(each for each in cycle(running) if each[1].has_ended(1 / len(running)))
                 running.remove((task, apart))
@@ -98,7 +100,8 @@ class _Work:
         again = {task.cell.key for task in tasks(self.study, self.records)}  # done, but not measured as is asked for now
         done = {record.key for record in self.records.all()} - again
         for path in self.root.iterdir():
-            if path.is_dir() and (path.name in done or path.name.startswith(".")):
+            unused = path.name.startswith("." if again else (".", PREFIX))
+            if path.is_dir() and (path.name in done or unused):
                 shutil.rmtree(path)
             elif path.name.endswith(".training.lock"):
                 path.unlink()

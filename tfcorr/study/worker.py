@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,15 @@ import polars as pl
 import tensorflow as tf
 from rich.console import Console
 
-import tfcorr
 from tfcorr import runs
 from tfcorr.apart import job_of_parent
 from tfcorr.config import RunSettings, load_settings
-from tfcorr.data.sources import load
 from tfcorr.evaluation.compare import rank_column, read_ranks
 from tfcorr.files import read_intact, remove_whole, write_whole
 from tfcorr.history import best_epoch
 from tfcorr.settings import InputError
 from tfcorr.study import RESULT
+from tfcorr.study.first_stage import FirstStage, has_first_stage, is_of
 from tfcorr.towers.own import register_own
 from tfcorr.training import Diverged
 
@@ -61,11 +61,14 @@ def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
     folder = root / settings.name
     if folder.exists() and not can_go_on(folder, settings):
         remove_whole(folder)
-    clock, failed = CpuClock(folder), None
-    try:
-        run = runs.train(settings, root, Console(width=140), resume=folder.exists(), callbacks=[clock])
-    except Diverged as error:
-        failed = str(error)
+    failed = None
+    with FirstStage(folder, settings) if has_first_stage(settings) else nullcontext() as first_stage:
+        clock = CpuClock(folder)
+        callbacks = [clock, first_stage] if first_stage else [clock]
+        try:
+            run = runs.train(settings, root, Console(width=140), resume=folder.exists(), callbacks=callbacks)
+        except Diverged as error:
+            failed = str(error)
     provenance = json.loads((folder / "provenance.json").read_text())
     users, items = (pl.read_parquet(folder / f"{name}.parquet").height for name in ("users", "catalogue"))
     result: dict[str, Any] = {
@@ -92,11 +95,10 @@ def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
 def can_go_on(folder: Path, settings: RunSettings) -> bool:
     """Whether what a killed process left is of the very same settings, data and version."""
     try:
-        before = json.loads((folder / "provenance.json").read_text())
         same = load_settings(folder / "settings.yaml") == settings
-    except (InputError, OSError, ValueError):
+    except InputError:
         return False
-    return same and before["tfcorr"] == tfcorr.__version__ and before["data_sha256"] == load(settings.data).checksum
+    return same and is_of(folder, settings)
 
 
 def _rounded(metrics: dict[str, float]) -> dict[str, float]:
