@@ -1,6 +1,8 @@
 """One stage of training by Keras' fit: validation, early stopping, checkpoints from which a killed run goes on."""
 
+import ctypes
 import math
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,6 +205,7 @@ def fit(
     Args: batches gives the endless stream of training batches from an epoch on, for an input pipeline; steps is the number of
     batches an epoch; writes is false in the processes that only help the one that keeps the run; callbacks are called last.
     """
+    _keep_freed_memory()
     bookkeeper, epochs = Bookkeeper(stage, folder, settings, console, writes), settings.epochs
     done = bookkeeper.restore()
     finished = done == epochs or bookkeeper.stopped_early
@@ -223,6 +226,14 @@ def fit(
             console.print(f"{stage.name}: the last epoch was the best; more of them may be better still")
     wait_for_all(stage.model.distribute_strategy)
     restore_best(folder, stage.name, stage.kept)
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc keep what a step frees for the next: by default large blocks go back to the system, which zeroes them anew each time."""
+    if platform.libc_ver()[0] == "glibc":
+        glibc, trim, pad, mmap = ctypes.CDLL(None), -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+        for parameter, size in ((trim, 2**31 - 1), (pad, 2**26), (mmap, 2**25)):  # bytes; the last is the most that it takes
+            glibc.mallopt(parameter, size)
 
 
 def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> tf.train.CheckpointManager:

@@ -20,7 +20,7 @@ def draws(correction, rows=20_000, samples=2, temperature=1.0):
 
 
 def test_the_exact_loss_is_the_oracles():
-    loss = full_log_softmax(tf.constant(SCORES[None], tf.float32), tf.constant([TARGET]))
+    loss = full_log_softmax(tf.constant([SCORES[TARGET - 1]], tf.float32), tf.constant(SCORES[None], tf.float32))
     np.testing.assert_allclose(loss, -np.log(oracles.softmax(SCORES)[TARGET - 1]), rtol=1e-5)
 
 

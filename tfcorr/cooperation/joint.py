@@ -67,7 +67,7 @@ class Joint(LoggedModel):
             if every is None:
                 retriever_loss = loss(retrieved.of_target, retrieved.of_samples, *resampled.drawn.log_q)
             else:  # what that estimates
-                retriever_loss = full_log_softmax(every, target)
+                retriever_loss = full_log_softmax(retrieved.of_target, every)
             ranker_loss = loss(ranked.of_target, ranked.of_samples, *negatives.log_q)
             lesson = self.teach(source, retrieved, ranked)
             # No variable is in both towers, so one sum gives each its own gradient.

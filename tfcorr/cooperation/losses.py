@@ -26,16 +26,17 @@ def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, targe
     return tf.reduce_logsumexp(everything, axis=1) - corrected[:, 0]
 
 
-def full_log_softmax(scores: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def full_log_softmax(target_score: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """−log softmax(V)[k] over all items, which sampled_log_softmax estimates.
 
-    Args: scores [B, N] of the items 1 to N; target [B] int32, an item number.
+    Args: target_score [B]; scores [B, N] of all items, the target among them. That its score comes by itself saves the gradient
+    a second matrix [B, N].
     Returns: [B] float32.
 
-    >>> print(f"{float(full_log_softmax(tf.constant([[0.0, 2.0, 1.0]]), tf.constant([2]))[0]):.4f}")
+    >>> print(f"{float(full_log_softmax(tf.constant([2.0]), tf.constant([[0.0, 2.0, 1.0]]))[0]):.4f}")
     0.4076
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(target - 1, tf.cast(scores, tf.float32))
+    return tf.reduce_logsumexp(tf.cast(scores, tf.float32), axis=1) - tf.cast(target_score, tf.float32)
 
 
 def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """The baseline: each tower trained alone, the ranker also by what the retriever, trained before and now frozen, draws for it."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,7 +11,9 @@ from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
 from tfcorr.data.batches import Context
-from tfcorr.towers.layers import Retriever, Tower
+from tfcorr.towers.layers import Retriever, Tower, inner
+
+SOME = 1000  # items, at most, of which it is seen by the exact softmax how many stand before the target
 
 
 class Alone(LoggedModel):
@@ -44,10 +47,11 @@ class RetrieverAlone(Alone):
         return self.update(tape, total, **values)
 
     def _exact(self, query: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = self.sampler.every(query)
-        loss, target_score = full_log_softmax(scores, target), tf.gather(scores, target - 1, batch_dims=1)
-        ahead = tf.math.count_nonzero(scores >= target_score[:, None], axis=1, dtype=tf.float32) - 1  # but for the target itself
-        return {"loss": loss, "log_loss": loss, "hardness": ahead / max(self.sampler.items - 1, 1)}
+        scores, target_score = self.sampler.every(query), inner(query, self.tower.item_vectors(target[:, None]))[:, 0]
+        loss = full_log_softmax(target_score, scores)
+        step = math.ceil(self.sampler.items / SOME)  # as to count all takes as long as to score them
+        is_target = tf.range(1, self.sampler.items + 1, step) == target[:, None]
+        return {"loss": loss, "log_loss": loss, "hardness": hardness(target_score, scores[:, ::step], is_target)}
 
     def _sampled(self, query: tf.Tensor, target: tf.Tensor) -> dict[str, tf.Tensor]:
         pool, target_score, scores = self.sampler.pool(query, target)
