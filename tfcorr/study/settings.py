@@ -28,8 +28,8 @@ class System(Settings):
 
     like: str | None = Field(None, description="a system before it, or of the study that this one is like, whose settings and stage it has")
     settings: Tree = Field({}, description="over those, the study's base and the data set's")
-    stage: Literal["retriever", "ranker", "cascade", "ranker_alone"] = Field(
-        "cascade", description="what is reported; ranker_alone is the last tower's order of all items"
+    stage: Literal["popularity", "transitions", "retriever", "ranker", "cascade", "ranker_alone"] = Field(
+        "cascade", description="what is reported; ranker is the last tower's own order of what it is handed, ranker_alone of all items"
     )
     against: str | None = Field(None, description="the system that it is compared with; by default the study's")
     line: str | None = Field(None, description="of the figure, where that is drawn over x")
@@ -52,6 +52,9 @@ class StudySettings(Settings):
     )
     seeds: tuple[StrictInt, ...] = Field((1, 2, 3), min_length=1, description="of the runs; the search is of the first")
     against: str | None = Field(None, description="the system that the others are compared with")
+    columns: tuple[Annotated[str, Field(pattern=r"^(ndcg|recall|mrr)@[1-9]\d*$")], ...] = Field(
+        (f"ndcg@{MONITORED_K}", f"recall@{MONITORED_K}", f"mrr@{MONITORED_K}"), description="the tables' metrics on test"
+    )
     x: str | None = Field(None, description="what the figure's axis is, where systems have an x")
     paper: dict[str, dict[str, str | float]] = Field({}, description="what a paper reports, by data set and system")
 
@@ -158,8 +161,8 @@ class Study:
         study, where = self.settings, f"{self._origin}: {dataset}, {system}"
         parts = [study.base, study.datasets[dataset], study.systems[system].settings, study.search[point], {"name": "cell", "seed": seed}]
         settings = RunSettings.parse(_joined(parts, where), where)
-        if MONITORED_K not in settings.evaluation.k:
-            raise InputError(f"{where}: evaluation.k is {list(settings.evaluation.k)}, but the tables are of {MONITORED_K}; add it")
+        for k in sorted({MONITORED_K, *(int(column.partition("@")[2]) for column in study.columns)} - set(settings.evaluation.k)):
+            raise InputError(f"{where}: evaluation.k is {list(settings.evaluation.k)}, but the tables are of {k}; add it")
         return settings
 
 

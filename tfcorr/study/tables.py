@@ -91,14 +91,16 @@ def write_tables(study: Study, records: Records, output: Path, command: Sequence
 def _table(study: Study, dataset: str, rows: Sequence[Row]) -> Iterator[str]:
     paper = study.settings.paper.get(dataset, {})
     ceiling = f"recall@{study.example(dataset).settings.evaluation.retrieve}"
-    head = ["", f"NDCG@{TOP}", f"Recall@{TOP}", f"MRR@{TOP}", f"its retriever's NDCG@{TOP}", ceiling.capitalize()]
-    head += ["against", f"NDCG@{TOP} changes by", "p over users", "by seed", "p over seeds", *(["the paper"] if paper else [])]
+    columns = study.settings.columns
+    head = ["", *map(_titled, columns), f"its retriever's {_titled(METRIC)}", _titled(ceiling)]
+    head += ["against", f"{_titled(METRIC)} changes by", "p over users", "by seed", "p over seeds", *(["the paper"] if paper else [])]
     yield _line(head)
     yield _line(["---"] * len(head))
     for row in rows:
-        of_retriever = "" if row.stage == "retriever" else _mean(row.values(METRIC, "retriever"))
-        cells = [row.system, *(_mean(row.values(f"{metric}@{TOP}")) for metric in ("ndcg", "recall", "mrr")), of_retriever]
-        cells.append(_mean(row.values(ceiling, "retriever")))
+        has_retriever = row.stage not in ("popularity", "transitions")
+        of_retriever = _mean(row.values(METRIC, "retriever")) if has_retriever and row.stage != "retriever" else ""
+        cells = [row.system, *(_mean(row.values(column)) for column in columns), of_retriever]
+        cells.append(_mean(row.values(ceiling, "retriever")) if has_retriever else "")
         found = comparison(study, rows, row)
         cells += [""] * 5 if found is None else [study.against(row.system) or "", *_change(found)]
         yield _line([*cells, *([str(paper.get(row.system, ""))] if paper else [])])
@@ -178,6 +180,11 @@ def _short(rows: Sequence[Row], seeds: int) -> str:
     fewer = {row.system: len(row.records) for row in rows if 0 < len(row.records) < seeds}
     by_count = {count: "; ".join(_escaped(name) for name in fewer if fewer[name] == count) for count in sorted(set(fewer.values()))}
     return "".join(f"; only {count} seed{'s' * (count > 1)} of: {names}" for count, names in by_count.items())
+
+
+def _titled(metric: str) -> str:
+    name, _, k = metric.partition("@")
+    return f"{name.upper() if name != 'recall' else name.capitalize()}@{k}"
 
 
 def _mean(values: Sequence[float]) -> str:
