@@ -73,10 +73,11 @@ class Trainer:
     """Stands for `Apart`: notes each cell's settings, and leaves its result; `fail` may raise instead."""
 
     def __init__(self, checksum):
-        self.checksum, self.trained, self.fail = checksum, [], lambda job: None
+        self.checksum, self.begun, self.trained, self.fail = checksum, [], [], lambda job: None
         self.under_way = self.most_at_once = 0
 
     def __call__(self, module, job, log, environment):
+        self.begun.append(job["settings"]["retriever"]["name"])
         return Cell(self, job, log)
 
 

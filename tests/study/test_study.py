@@ -38,6 +38,13 @@ def test_every_cell_is_trained_once(path, trainer):
     assert not [each for each in (path.parent / "runs" / "study").iterdir() if each.is_dir()]
 
 
+def test_of_cells_that_share_a_first_stage_one_trains_it_while_another_slot_takes_others(path, trainer):
+    one = ["search={slow: {training.retriever.learning_rate: 0.001}}", "seeds=[1]", "base.training.start=retriever"]
+    go(path, *one, "only.walks=[apart, together, mf]", processes=2)
+    assert trainer.begun[:2] == ["sasrec", "mf"]
+    assert sorted(trainer.begun) == ["mf", "sasrec", "sasrec"]
+
+
 def test_of_a_search_that_is_done_the_best_ranker_alone_is_measured_over_all_items(path, trainer):
     go(path)
     records = path.parent / "tables" / "cells.json"

@@ -15,7 +15,7 @@ from tfcorr.apart import Apart
 from tfcorr.data.sources import load
 from tfcorr.files import locked, read_intact, remove_whole
 from tfcorr.settings import InputError
-from tfcorr.study.first_stage import PREFIX
+from tfcorr.study.first_stage import PREFIX, has_first_stage, shared_folder
 from tfcorr.study.plan import Task, cost, left, tasks
 from tfcorr.study.records import Record, Records, packed
 from tfcorr.study.settings import Study, load_study
@@ -74,7 +74,11 @@ class _Work:
                 busy = {task.cell.key for task, _ in running} | given_up
                 free = [task for task in tasks(self.study, self.records) if task.cell.dataset in sizes and task.cell.key not in busy]
                 free.sort(key=lambda task: cost(task.cell, self.records, sizes))
-                running += [(task, self._begin(task)) for task in free[: self.processes - len(running)]]
+                while free and len(running) < self.processes:
+                    at_work = {self._first_stage(each) for each, _ in running} - {None}
+                    task = next((each for each in free if self._first_stage(each) not in at_work), free[0])  # one that need not wait
+                    free.remove(task)
+                    running.append((task, self._begin(task)))
                 if not running:
                     self._tidy()
                     return problems
@@ -118,6 +122,11 @@ class _Work:
             self.records.check(self.study.example(name), data.checksum)
             sizes[name] = len(data.histories.items)
         return sizes, problems
+
+    def _first_stage(self, task: Task) -> Path | None:
+        """Where the cell's first stage will be kept, if it has one that is not trained yet."""
+        folder = shared_folder(self.root, task.cell.settings)
+        return folder if has_first_stage(task.cell.settings) and not folder.exists() else None
 
     def _log(self, task: Task) -> Path:
         return self.root / f"{task.cell.key}.log"

@@ -46,7 +46,7 @@ class FirstStage(tf.keras.callbacks.Callback):
     def __init__(self, folder: Path, settings: RunSettings) -> None:
         super().__init__()
         self._folder, self._settings, self._lock = folder, settings, ExitStack()
-        self.shared = folder.parent / f"{PREFIX}{_key(settings)}"
+        self.shared = shared_folder(folder.parent, settings)
 
     def __enter__(self) -> Self:
         """Raises: nothing of its own."""
@@ -84,8 +84,8 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source / name, target)
 
 
-def _key(settings: RunSettings) -> str:
-    """What two trainings have alike whose first stages are one."""
+def shared_folder(root: Path, settings: RunSettings) -> Path:
+    """Where the first stage of a training is kept, which is one place for all whose first stages are alike."""
     exact = settings.sampler.pool == "all" and settings.training.loss == "softmax"
     later = [*LATER, *(f"training.{name}" for name in LATER_TRAINING)]
     read = {
@@ -94,4 +94,4 @@ def _key(settings: RunSettings) -> str:
         if not any(name == each or name.startswith(f"{each}.") for each in later)
         and (not name.startswith("sampler.") or (name.removeprefix("sampler.") in DRAWS and not (exact and name != "sampler.pool")))
     }
-    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
+    return root / f"{PREFIX}{hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]}"
