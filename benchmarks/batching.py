@@ -1,4 +1,5 @@
-"""Requests a second that an exported cascade answers to several clients in process, by how they are batched: prints one table.
+"""Requests a second that an exported cascade answers to several clients in process, by how they are batched: prints one
+table.
 
 python benchmarks/batching.py saved_models/movielens100k --clients 1 16
 """
@@ -33,13 +34,18 @@ def ways(run: Path) -> dict[str, Ask]:
     serve._keep = model
 
     def alone(request: Arrays, _: str = "") -> Arrays:
-        return {name: values.numpy() for name, values in serve(**{name: tf.constant(each) for name, each in request.items()}).items()}
+        return {
+            name: values.numpy()
+            for name, values in serve(**{name: tf.constant(each) for name, each in request.items()}).items()
+        }
 
     def in_graph(threads: int) -> Ask:
         def answer(history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return tuple(values for _, values in sorted(serve(history=history, k=k, exclude=exclude).items()))
 
-        batched = tf.nondifferentiable_batch_function(threads, ROWS, 0, max_enqueued_batches=1000, autograph=False)(answer)
+        batched = tf.nondifferentiable_batch_function(threads, ROWS, 0, max_enqueued_batches=1000, autograph=False)(
+            answer
+        )
 
         def named(history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> tuple[tf.Tensor, ...]:
             with tf.name_scope(f"threads_{threads}"):  # functions of one name would share a queue, and mix their rows
@@ -47,7 +53,9 @@ def ways(run: Path) -> dict[str, Ask]:
 
         ids, number = tf.TensorSpec([None, None], tf.string), tf.TensorSpec([None], tf.int32)
         graph = tf.function(named, autograph=False).get_concrete_function(ids, number, ids)
-        return lambda request: {str(place): values.numpy() for place, values in enumerate(graph(*map(tf.constant, request.values())))}
+        return lambda request: {
+            str(place): values.numpy() for place, values in enumerate(graph(*map(tf.constant, request.values())))
+        }
 
     batcher = Batcher(lambda _, request: alone(request), ROWS)
     return {
@@ -98,7 +106,10 @@ def mixed() -> str:
         thread.start()
     for thread in threads:
         thread.join()
-    return f"two in-graph batched functions of one name, asked at the same time: {sum(wrong)} of {len(wrong)} answers were the other's"
+    return (
+        f"two in-graph batched functions of one name, asked at the same time: {sum(wrong)} of {len(wrong)} answers "
+        "were the other's"
+    )
 
 
 def threads_left(functions: int = 8) -> str:
@@ -121,7 +132,10 @@ def threads_left(functions: int = 8) -> str:
     for number in range(1, functions + 1):
         use(number)
     gc.collect()
-    return f"{functions} in-graph batched functions of two threads and a name each, used and let go of: {threads() - before} threads more"
+    return (
+        f"{functions} in-graph batched functions of two threads and a name each, used and let go of: "
+        f"{threads() - before} threads more"
+    )
 
 
 def main() -> None:
@@ -140,7 +154,10 @@ def main() -> None:
         ask(requests[0])
     rows: list[tuple[object, ...]] = [("batched", "clients", "answers a second", "p50, ms", "p99, ms")]
     for clients in options.clients:
-        rounds = [{name: asked(ask, requests, clients, options.seconds) for name, ask in named.items()} for _ in range(options.rounds)]
+        rounds = [
+            {name: asked(ask, requests, clients, options.seconds) for name, ask in named.items()}
+            for _ in range(options.rounds)
+        ]
         for name in named:
             rates = [len(each[name]) / options.seconds for each in rounds]
             p50, p99 = ([float(np.percentile(each[name], share)) * 1000 for each in rounds] for share in (50, 99))

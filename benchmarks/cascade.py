@@ -1,4 +1,5 @@
-"""Users a second that evaluation ranks, exactly and by ScaNN, and how much of the exact 500 ScaNN finds: prints one table.
+"""Users a second that evaluation ranks, exactly and by ScaNN, and how much of the exact 500 ScaNN finds: prints one
+table.
 
 python benchmarks/cascade.py --items 250000
 """
@@ -35,7 +36,15 @@ def main() -> None:
     rates = {kind: [options.users / each for each in taken] for kind, taken in seconds.items()}
     rows = [("items", "exact, users a second", "ScaNN", "ratio", f"share of the exact {RETRIEVED} that ScaNN finds")]
     faster = ratio(seconds["exact"], seconds["scann"])
-    rows.append((f"{options.items:,}", spread(rates["exact"], ",.0f"), spread(rates["scann"], ",.0f"), faster, f"{np.mean(shared):.4f}"))
+    rows.append(
+        (
+            f"{options.items:,}",
+            spread(rates["exact"], ",.0f"),
+            spread(rates["scann"], ",.0f"),
+            faster,
+            f"{np.mean(shared):.4f}",
+        )
+    )
     table(*rows)
     print(f"peak memory: {peak_memory()}")
 

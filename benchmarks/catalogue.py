@@ -21,7 +21,8 @@ from measure import (
 
 
 def main() -> None:
-    """Times some steps of every combination in turn; the first pool over the fewest items is what the others are held to."""
+    """Times some steps of every combination in turn; the first pool over the fewest items is what the others are held
+    to."""
     parser = options_of(__doc__)
     parser.add_argument("--items", nargs="+", type=int, default=[10_000, 1_000_000])
     parser.add_argument("--pools", nargs="+", default=["example:100", "batch:100", "batch:4096"], help="SCOPE:SIZE")
@@ -43,7 +44,15 @@ def main() -> None:
     rows = [("items", "pool", "ms a step", f"over the same pool at {fewest:,} items", f"over {first} at as many items")]
     for (items, pool), taken in seconds.items():
         milliseconds = 1000 * statistics.median(taken) / options.steps
-        rows.append((f"{items:,}", pool, f"{milliseconds:.0f}", ratio(taken, seconds[fewest, pool]), ratio(taken, seconds[items, first])))
+        rows.append(
+            (
+                f"{items:,}",
+                pool,
+                f"{milliseconds:.0f}",
+                ratio(taken, seconds[fewest, pool]),
+                ratio(taken, seconds[items, first]),
+            )
+        )
     table(*rows)
     print(f"peak memory of all of these together: {peak_memory()}")
 

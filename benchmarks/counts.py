@@ -9,7 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from measure import SIZES, batches, cooperation, in_turn, options_of, random_histories, ratio, settings_of, stepper, table, trained_towers
+from measure import (
+    SIZES,
+    batches,
+    cooperation,
+    in_turn,
+    options_of,
+    random_histories,
+    ratio,
+    settings_of,
+    stepper,
+    table,
+    trained_towers,
+)
 
 from tfcorr.config import RunSettings
 from tfcorr.data.histories import Catalogue
@@ -32,7 +44,9 @@ def main() -> None:
         for counts in (None, {}):
             settings = _settings(size, counts, options.batch)
             jobs[f"counts {counts}"] = stepper(
-                cooperation(settings, items, len(histories.users), histories), batches(settings, histories), options.steps
+                cooperation(settings, items, len(histories.users), histories),
+                batches(settings, histories),
+                options.steps,
             )
         without, with_counts = in_turn(jobs, options.rounds).values()
         rows.append((size, ratio(with_counts, without)))
@@ -50,7 +64,9 @@ def main() -> None:
 
 def _settings(size: str, counts: dict[str, object] | None, batch: int) -> RunSettings:
     if size == "small":
-        return settings_of("small", ranker=SIZES["small"]["ranker"] | {"counts": counts}, training={"batch_size": batch})
+        return settings_of(
+            "small", ranker=SIZES["small"]["ranker"] | {"counts": counts}, training={"batch_size": batch}
+        )
     data, training = {"source": "movielens-100k"}, {"batch_size": batch}
     return RunSettings.parse({"name": "recipe", "data": data, "ranker": {"counts": counts}, "training": training})
 

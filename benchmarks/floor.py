@@ -1,4 +1,5 @@
-"""What this machine could do at best: its rates, and the seconds that the products of a training step take alone: prints two tables.
+"""What this machine could do at best: its rates, and the seconds that the products of a training step take alone:
+prints two tables.
 
 python benchmarks/floor.py --sizes small paper
 """
@@ -21,7 +22,9 @@ def layers(settings: RunSettings) -> list[tuple[int, int, int]]:
     retriever, ranker = settings.retriever, settings.ranker
     dim, inner, own = retriever.dim, retriever.feed_forward, ranker.dim
     *earlier, _ = [history] * retriever.layers  # each but the last block computes every place
-    found = [(2 * history, dim, dim) for _ in range(retriever.layers)] + [(2 * rows, dim, dim) for rows in (*earlier, 1)]
+    found = [(2 * history, dim, dim) for _ in range(retriever.layers)] + [
+        (2 * rows, dim, dim) for rows in (*earlier, 1)
+    ]
     found += [(rows, *shape) for rows in (*earlier, 1) for shape in ((dim, inner), (inner, dim))]
     widths = [own, *ranker.attention, 1]
     found += [(rows, own, widths[1]) for rows in (candidates, history)]
@@ -34,7 +37,11 @@ def forth_and_back(width: int, out: int) -> Job:
     """A job of a dense layer's three products: its own, and those of the gradients of its input and of its weights."""
     inputs, weights, outputs = (tf.random.normal(shape) for shape in ([ROWS, width], [width, out], [ROWS, out]))
     products = tf.function(
-        lambda: (tf.matmul(inputs, weights), tf.matmul(outputs, weights, transpose_b=True), tf.matmul(inputs, outputs, transpose_a=True))
+        lambda: (
+            tf.matmul(inputs, weights),
+            tf.matmul(outputs, weights, transpose_b=True),
+            tf.matmul(inputs, outputs, transpose_a=True),
+        )
     )
     return lambda: [products() for _ in range(20)]
 
@@ -52,7 +59,10 @@ def main() -> None:
     for width in (16, 32, 64, 128):
         name = f"products {width} wide"
         product = multiply(width, ROWS)
-        jobs[name], work[name] = lambda product=product: [product() for _ in range(50)], (50 * 2e-9 * ROWS * width**2, "GFLOP")
+        jobs[name], work[name] = (
+            lambda product=product: [product() for _ in range(50)],
+            (50 * 2e-9 * ROWS * width**2, "GFLOP"),
+        )
     for items in (10_000, 1_000_000):
         name = f"rows of 64 at random, of {items:,}"
         rows = tf.random.uniform([51_200], 0, items, tf.int32)
@@ -63,14 +73,20 @@ def main() -> None:
     jobs |= {str(shape[1:]): forth_and_back(*shape[1:]) for each in shapes.values() for shape in each}
     seconds = in_turn(jobs, options.rounds, time.process_time)
     rows = [("what", "a CPU-second")]
-    rows += [(name, f"{spread([amount / each for each in seconds[name]], '.1f')} {unit}") for name, (amount, unit) in work.items()]
+    rows += [
+        (name, f"{spread([amount / each for each in seconds[name]], '.1f')} {unit}")
+        for name, (amount, unit) in work.items()
+    ]
     table(*rows)
     print()
-    rows = [("sizes", "MFLOP an example in dense layers, forth and back", "examples a CPU-second, were there nothing else")]
+    rows = [
+        ("sizes", "MFLOP an example in dense layers, forth and back", "examples a CPU-second, were there nothing else")
+    ]
     for size, each in shapes.items():
         flop = sum(3 * 2e-6 * count * width * out for count, width, out in each)
         took = [
-            sum(count * seconds[str((width, out))][number] / (20 * ROWS) for count, width, out in each) for number in range(options.rounds)
+            sum(count * seconds[str((width, out))][number] / (20 * ROWS) for count, width, out in each)
+            for number in range(options.rounds)
         ]
         rows.append((size, f"{flop:.1f}", spread([1 / one for one in took], ",.0f")))
     table(*rows)

@@ -122,7 +122,13 @@ def main() -> None:
     first, last = statistics.mean(memory[5 : minute + 5]), statistics.mean(memory[-minute:])
     p50, p99 = np.percentile(clients.seconds, [50, 99]) * 1000
     change = f"{100 * (last / first - 1):+.1f}%"
-    counts = options.clients, len(clients.seconds), len(clients.failures), clients.others, f"{len(clients.seconds) / options.seconds:.0f}"
+    counts = (
+        options.clients,
+        len(clients.seconds),
+        len(clients.failures),
+        clients.others,
+        f"{len(clients.seconds) / options.seconds:.0f}",
+    )
     heads = (
         "clients",
         "answered",

@@ -26,7 +26,15 @@ from tfcorr.towers.counts import PairCounts
 
 assert tfcorr
 Job = Callable[[], object]
-PLAIN = {"name": "din", "recency": False, "products": False, "inner": False, "item_dropout": 0.0, "dropout": 0.3, "counts": None}
+PLAIN = {
+    "name": "din",
+    "recency": False,
+    "products": False,
+    "inner": False,
+    "item_dropout": 0.0,
+    "dropout": 0.3,
+    "counts": None,
+}
 DIN = {
     "small": {"dim": 32, "attention": [32, 16], "mlp": [64, 64], "activation": "sigmoid"},
     "paper": {"dim": 128, "attention": [128, 64], "mlp": [128, 64, 64], "activation": "sigmoid"},
@@ -42,12 +50,16 @@ def options_of(about: str | None, rounds: int = 7, steps: int = 10) -> argparse.
     """A parser of the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help="in each of which everything is timed once")
-    parser.add_argument("--steps", type=int, default=steps, help="of training; in each round, where it is training that is timed")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="of training; in each round, where it is training that is timed"
+    )
     parser.add_argument("--batch", type=int, default=512)
     return parser
 
 
-def in_turn(jobs: Mapping[str, Job], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+def in_turn(
+    jobs: Mapping[str, Job], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Runs every job once in each round, after one round that is not timed; returns seconds by job, one a round."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
@@ -94,7 +106,8 @@ def use_threads(threads: int, of_each: int | None = None) -> None:
 
 
 def elsewhere(build: Callable[..., Job], *arguments: object) -> Job:
-    """A job that runs in a process of its own, which builds it by `build(*arguments)`; nothing else of it runs meanwhile."""
+    """A job that runs in a process of its own, which builds it by `build(*arguments)`; nothing else of it runs
+    meanwhile."""
     here, there = multiprocessing.Pipe()
     multiprocessing.get_context("spawn").Process(target=_serve, args=(there, build, *arguments), daemon=True).start()
 
@@ -122,17 +135,26 @@ def random_histories(users: int, items: int, mean: float, seed: int = 0) -> Hist
     rng = np.random.default_rng(seed)
     lengths = np.maximum(rng.poisson(mean, users), 4)
     chosen = (items * rng.power(0.4, lengths.sum())).astype(np.int32) + 1
-    return Histories([str(user) for user in range(users)], chosen, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Histories(
+        [str(user) for user in range(users)], chosen, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
 
 
 def settings_of(size: str, **more: object) -> RunSettings:
     """Settings of one of SIZES; a data source is named but never read."""
-    return RunSettings.parse({"name": size, "history_length": 20, "data": {"source": "movielens-100k"}, **SIZES[size], **more}, size)
+    return RunSettings.parse(
+        {"name": size, "history_length": 20, "data": {"source": "movielens-100k"}, **SIZES[size], **more}, size
+    )
 
 
 def cooperation(settings: RunSettings, items: int, users: int = 0, histories: Histories | None = None) -> CoRR:
-    """A compiled CoRR of the settings over so many items and users; the histories are those whose pairs are counted, if any are."""
-    pairs = {window: PairCounts(count_transitions(histories, items, window)) for window in settings.windows} if histories else {}
+    """A compiled CoRR of the settings over so many items and users; the histories are those whose pairs are counted, if
+    any are."""
+    pairs = (
+        {window: PairCounts(count_transitions(histories, items, window)) for window in settings.windows}
+        if histories
+        else {}
+    )
     domain = Domain(items, users, settings.history_length, pairs=pairs)
     retriever, ranker = (
         retriever_of(settings.retriever, domain),
@@ -147,7 +169,9 @@ def cooperation(settings: RunSettings, items: int, users: int = 0, histories: Hi
 def retriever_alone(settings: RunSettings, items: int) -> RetrieverAlone:
     """The settings' retriever, compiled to be trained alone."""
     tower = retriever_of(settings.retriever, Domain(items, 0, settings.history_length))
-    model = RetrieverAlone(tower, Sampler(settings.sampler, np.ones(items, np.int64), tower, settings.seed), settings.training.loss)
+    model = RetrieverAlone(
+        tower, Sampler(settings.sampler, np.ones(items, np.int64), tower, settings.seed), settings.training.loss
+    )
     model.compile(optimizer=LazyAdam(1e-3))
     return model
 
@@ -155,7 +179,9 @@ def retriever_alone(settings: RunSettings, items: int) -> RetrieverAlone:
 def batches(settings: RunSettings, histories: Histories) -> Iterator[object]:
     """The training batches of the settings."""
     training = settings.training
-    return iter(training_batches(histories, training.examples, settings.history_length, training.batch_size, settings.seed))
+    return iter(
+        training_batches(histories, training.examples, settings.history_length, training.batch_size, settings.seed)
+    )
 
 
 def stepper(model: tf.keras.Model, data: Iterator[object], steps: int) -> Job:
@@ -170,7 +196,8 @@ def stepper(model: tf.keras.Model, data: Iterator[object], steps: int) -> Job:
 
 
 def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> Histories:
-    """Histories that stay in one of many clusters of a hundred items four times in five, so that there is something to learn."""
+    """Histories that stay in one of many clusters of a hundred items four times in five, so that there is something to
+    learn."""
     rng = np.random.default_rng(seed)
     lengths = np.maximum(rng.poisson(mean, users), 4)
     total, offsets = lengths.sum(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -181,12 +208,16 @@ def clustered_histories(users: int, items: int, mean: float, seed: int = 0) -> H
     return Histories([str(user) for user in range(users)], chosen.astype(np.int32) + 1, offsets)
 
 
-def trained_towers(items: int, steps: int, batch: int, counts: bool = False) -> tuple[dict[str, Tower], Histories, RunSettings]:
+def trained_towers(
+    items: int, steps: int, batch: int, counts: bool = False
+) -> tuple[dict[str, Tower], Histories, RunSettings]:
     """The small towers trained for so many steps of CoRR over clustered histories; these and the settings."""
     histories = clustered_histories(users=items, items=items, mean=20)
     sampler = {"pool": 4096, "pool_scope": "batch"}
     ranker = SIZES["small"]["ranker"] | {"counts": {} if counts else None}
-    settings = settings_of("small", sampler=sampler, ranker=ranker, training={"examples": "window", "batch_size": batch})
+    settings = settings_of(
+        "small", sampler=sampler, ranker=ranker, training={"examples": "window", "batch_size": batch}
+    )
     model = cooperation(settings, items, histories=histories)
     stepper(model, batches(settings, histories), steps)()
     return {"retriever": model.retriever, "ranker": model.ranker}, histories, settings

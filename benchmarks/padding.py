@@ -4,7 +4,19 @@ python benchmarks/padding.py --length 50 --mean 8
 """
 
 import tensorflow as tf
-from measure import batches, cooperation, in_turn, options_of, random_histories, ratio, settings_of, spread, stepper, table, use_threads
+from measure import (
+    batches,
+    cooperation,
+    in_turn,
+    options_of,
+    random_histories,
+    ratio,
+    settings_of,
+    spread,
+    stepper,
+    table,
+    use_threads,
+)
 
 
 def main() -> None:
@@ -28,9 +40,14 @@ def main() -> None:
         settings = settings_of(size, history_length=options.length, training={"batch_size": options.batch})
         model = cooperation(settings, 20_000)
         plain, full = batches(settings, histories), padded(batches(settings, histories))
-        seconds = in_turn({"plain": stepper(model, plain, options.steps), "padded": stepper(model, full, options.steps)}, options.rounds)
+        seconds = in_turn(
+            {"plain": stepper(model, plain, options.steps), "padded": stepper(model, full, options.steps)},
+            options.rounds,
+        )
         rates = [[options.steps * options.batch / each for each in taken] for taken in seconds.values()]
-        rows.append((size, spread(rates[0], ",.0f"), spread(rates[1], ",.0f"), ratio(seconds["padded"], seconds["plain"])))
+        rows.append(
+            (size, spread(rates[0], ",.0f"), spread(rates[1], ",.0f"), ratio(seconds["padded"], seconds["plain"]))
+        )
     table(*rows)
 
 

@@ -58,7 +58,13 @@ def main() -> None:
             path, prepared = Path(folder) / f"interactions.{options.format}", Path(folder) / "prepared"
             apart(write, path, size)
             rows.append((f"{size:,}", options.format, *apart(prepare, DataSettings(path=path), prepared)))
-            rows.append((f"{size:,}", "what was prepared", *apart(prepare, DataSettings(source="prepared", path=prepared), None)))
+            rows.append(
+                (
+                    f"{size:,}",
+                    "what was prepared",
+                    *apart(prepare, DataSettings(source="prepared", path=prepared), None),
+                )
+            )
     table(*rows)
 
 

@@ -27,7 +27,9 @@ class Server:
         command = [*COMMAND, "serve", run, "--port", "0", "--rest-port", "0", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         lines = iter(self.process.stdout.readline, "")
-        found = re.search(r"gRPC at (\S+), REST at http://([^ ,]+)", next(line for line in lines if line.startswith("gRPC")))
+        found = re.search(
+            r"gRPC at (\S+), REST at http://([^ ,]+)", next(line for line in lines if line.startswith("gRPC"))
+        )
         self.grpc_address, self.rest_address = found.groups()
         self.log: list[str] = []
         threading.Thread(target=lambda: self.log.extend(lines), daemon=True).start()

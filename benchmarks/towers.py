@@ -1,6 +1,7 @@
 """Examples a CPU-second of each tower's training alone, and what it takes to answer one context: prints one table.
 
-Retrievers with a pool of 100 an example, rankers with 20 negatives; 64 wide, else by default, histories of 20, one thread.
+Retrievers with a pool of 100 an example, rankers with 20 negatives; 64 wide, else by default, histories of 20, one
+thread.
 
 python benchmarks/towers.py
 """
@@ -10,7 +11,19 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from measure import Job, batches, in_turn, options_of, random_histories, settings_of, spread, stepper, table, table_row, use_threads
+from measure import (
+    Job,
+    batches,
+    in_turn,
+    options_of,
+    random_histories,
+    settings_of,
+    spread,
+    stepper,
+    table,
+    table_row,
+    use_threads,
+)
 
 from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
@@ -24,7 +37,9 @@ def answering(tower: Tower) -> Job:
     """A job of ANSWERS times encoding a context, or scoring its candidates."""
     context = {"history": tf.random.uniform([1, LENGTH], 1, ITEMS, tf.int32), "user": tf.constant([1])}
     candidates = tf.range(1, CANDIDATES + 1)[None]
-    answer = tf.function(lambda: tower.encode_context(context) if isinstance(tower, Retriever) else tower.score(context, candidates))
+    answer = tf.function(
+        lambda: tower.encode_context(context) if isinstance(tower, Retriever) else tower.score(context, candidates)
+    )
     return lambda: [answer() for _ in range(ANSWERS)]
 
 
@@ -34,12 +49,20 @@ def main() -> None:
     use_threads(1)
     settings = settings_of("small", training={"batch_size": options.batch})
     histories = random_histories(users=USERS, items=ITEMS, mean=100)
-    table(("tower", "examples a CPU-second", f"CPU-ms to encode a context (a retriever) or to score {CANDIDATES} candidates (a ranker)"))
+    table(
+        (
+            "tower",
+            "examples a CPU-second",
+            f"CPU-ms to encode a context (a retriever) or to score {CANDIDATES} candidates (a ranker)",
+        )
+    )
     for name, kind in (RETRIEVERS | RANKERS).items():
         tower = tower_of(kind.Settings.parse({"name": name, "dim": DIM}), Domain(ITEMS, USERS, LENGTH))
         sampler = Sampler(settings.sampler, np.ones(ITEMS, np.int64), tower, seed=1)
         is_retriever = isinstance(tower, Retriever)
-        model: Alone = RetrieverAlone(tower, sampler, "softmax") if is_retriever else RankerAlone(tower, sampler, "softmax", tower)
+        model: Alone = (
+            RetrieverAlone(tower, sampler, "softmax") if is_retriever else RankerAlone(tower, sampler, "softmax", tower)
+        )
         model.compile(optimizer=LazyAdam(1e-3))
         jobs = {"train": stepper(model, batches(settings, histories), options.steps), "answer": answering(tower)}
         seconds = in_turn(jobs, options.rounds, time.process_time)

@@ -1,4 +1,5 @@
-"""Examples a CPU-second of CoRR's training, steady state, in turn with this machine's own matrix products: prints one table.
+"""Examples a CPU-second of CoRR's training, steady state, in turn with this machine's own matrix products: prints one
+table.
 
 python benchmarks/training.py --sizes small paper --threads 1
 """
@@ -32,7 +33,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["small", "paper"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--items", type=int, default=1349)
-    parser.add_argument("--parts", nargs="+", type=int, default=[din.PARTS], help="in which DIN's attention is computed apart")
+    parser.add_argument(
+        "--parts", nargs="+", type=int, default=[din.PARTS], help="in which DIN's attention is computed apart"
+    )
     options = parser.parse_args()
     use_threads(options.threads)
     histories = random_histories(users=943, items=options.items, mean=100)
@@ -42,7 +45,10 @@ def main() -> None:
         settings = settings_of(size, training={"batch_size": options.batch})
         for parts in options.parts:
             job = stepper(cooperation(settings, options.items), batches(settings, histories), options.steps)
-            jobs[size, parts] = lambda job=job, parts=parts: (setattr(din, "PARTS", parts), job())  # before its graph is made
+            jobs[size, parts] = lambda job=job, parts=parts: (
+                setattr(din, "PARTS", parts),
+                job(),
+            )  # before its graph is made
     seconds = in_turn(jobs, options.rounds, time.process_time)
     gflop = [2 * 8192 * WIDTH**2 * PRODUCTS / each / 1e9 for each in seconds["product"]]
     print(f"threads: {options.threads}; a product {WIDTH} wide makes {spread(gflop, '.0f')} GFLOP a CPU-second")

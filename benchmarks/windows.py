@@ -5,7 +5,18 @@ python benchmarks/windows.py --length 50
 
 import time
 
-from measure import batches, in_turn, options_of, random_histories, retriever_alone, settings_of, spread, stepper, table, use_threads
+from measure import (
+    batches,
+    in_turn,
+    options_of,
+    random_histories,
+    retriever_alone,
+    settings_of,
+    spread,
+    stepper,
+    table,
+    use_threads,
+)
 
 
 def main() -> None:
@@ -26,7 +37,9 @@ def main() -> None:
             training = {"batch_size": options.batch, "examples": examples}
             sampler = {"pool": options.negatives, "pool_scope": scope}
             settings = settings_of("small", history_length=options.length, training=training, sampler=sampler)
-            jobs[examples, scope] = stepper(retriever_alone(settings, options.items), batches(settings, histories), options.steps)
+            jobs[examples, scope] = stepper(
+                retriever_alone(settings, options.items), batches(settings, histories), options.steps
+            )
     seconds = in_turn(jobs, options.rounds, time.process_time)
     rows = [("examples", f"{options.negatives} negatives a", "targets a CPU-second")]
     for (examples, scope), taken in seconds.items():

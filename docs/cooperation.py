@@ -35,7 +35,9 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG: the same bytes each time, its letters as outlines, which look alike everywhere."""
     file = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "tfcorr", "svg.fonttype": "path"}):
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None, "Title": "How retriever and ranker cooperate"})
+        FigureCanvasSVG(figure).print_svg(
+            file, metadata={"Date": None, "Creator": None, "Title": "How retriever and ranker cooperate"}
+        )
     return file.getvalue()
 
 
@@ -55,7 +57,16 @@ def _training(axes: Axes) -> None:
     _arrow(axes, (452, 739), (452, 659))
     _text(axes, (474, 710), "draw L by the", align="left")
     _text(axes, (474, 686), "retriever’s softmax", align="left")
-    axes.plot([80, 80, 448], [503, 699, 699], color=INK, linewidth=1.8, solid_joinstyle="round", marker="o", markevery=[2], markersize=6)
+    axes.plot(
+        [80, 80, 448],
+        [503, 699, 699],
+        color=INK,
+        linewidth=1.8,
+        solid_joinstyle="round",
+        marker="o",
+        markevery=[2],
+        markersize=6,
+    )
     _text(axes, (260, 716), "its scores say which")
 
     _box(axes, (515, 618), (356, 80), "white")
@@ -92,14 +103,20 @@ def _serving(axes: Axes) -> None:
     _text(axes, (245, 82), "Retriever", size=14, bold=True, color="white")
     _stage(axes, (446, 562), (76, 40), RANKER)
     _text(axes, (503, 82), "Ranker", size=14, bold=True)
-    for x, what, remark in ((82, "all items", "by an index"), (384, "500", "candidates"), (640, "the best k", "in order")):
+    for x, what, remark in (
+        (82, "all items", "by an index"),
+        (384, "500", "candidates"),
+        (640, "the best k", "in order"),
+    ):
         _text(axes, (x, 94), what, bold=True)
         _text(axes, (x, 70), remark, size=12, color=GREY)
     for start, end in ((136, 167), (323, 336), (432, 445), (563, 582)):
         axes.plot([start, end], [82, 82], color=INK, linewidth=1.8)
 
 
-def _box(axes: Axes, centre: tuple[float, float], size: tuple[float, float], fill: str, edge: str = INK, width: float = 1.3) -> None:
+def _box(
+    axes: Axes, centre: tuple[float, float], size: tuple[float, float], fill: str, edge: str = INK, width: float = 1.3
+) -> None:
     corner = centre[0] - size[0] / 2, centre[1] - size[1] / 2
     style = "round,pad=0,rounding_size=10"
     axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=style, facecolor=fill, edgecolor=edge, linewidth=width))
@@ -107,7 +124,11 @@ def _box(axes: Axes, centre: tuple[float, float], size: tuple[float, float], fil
 
 def _stage(axes: Axes, x: tuple[float, float], heights: tuple[float, float], fill: str) -> None:
     """A tower from left to right, as high as what it takes and what it hands on."""
-    corners = [(side, 82 + sign * height / 2) for side, height, signs in zip(x, heights, ((1, -1), (-1, 1)), strict=True) for sign in signs]
+    corners = [
+        (side, 82 + sign * height / 2)
+        for side, height, signs in zip(x, heights, ((1, -1), (-1, 1)), strict=True)
+        for sign in signs
+    ]
     axes.add_patch(Polygon(corners, facecolor=fill, edgecolor=INK, linewidth=1.5))
 
 
@@ -117,21 +138,48 @@ def _item(axes: Axes, centre: tuple[float, float], chosen: bool) -> None:
 
 
 def _arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], width: float = 1.8, style: str | tuple[float, tuple[float, ...]] = "-"
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    width: float = 1.8,
+    style: str | tuple[float, tuple[float, ...]] = "-",
 ) -> None:
     head = 13 + 3 * width
     axes.add_patch(
         FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=head, linewidth=width, linestyle=style, color=INK, shrinkA=0, shrinkB=0
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=head,
+            linewidth=width,
+            linestyle=style,
+            color=INK,
+            shrinkA=0,
+            shrinkB=0,
         )
     )
 
 
 def _text(
-    axes: Axes, place: tuple[float, float], text: str, size: float = 13.5, bold: bool = False, color: str = INK, align: str = "center"
+    axes: Axes,
+    place: tuple[float, float],
+    text: str,
+    size: float = 13.5,
+    bold: bool = False,
+    color: str = INK,
+    align: str = "center",
 ) -> None:
     weight = "bold" if bold else "normal"
-    axes.text(*place, text, fontsize=size, fontweight=weight, color=color, ha=align, va="center_baseline", family="DejaVu Sans")
+    axes.text(
+        *place,
+        text,
+        fontsize=size,
+        fontweight=weight,
+        color=color,
+        ha=align,
+        va="center_baseline",
+        family="DejaVu Sans",
+    )
 
 
 if __name__ == "__main__":

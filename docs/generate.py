@@ -1,4 +1,5 @@
-"""Writes what pages are made of: settings.md from the typed settings, commands.md from the help, the studies' tables from cells.json.
+"""Writes what pages are made of: settings.md from the typed settings, commands.md from the help, the studies' tables
+from cells.json.
 
 python docs/generate.py
 """
@@ -6,6 +7,7 @@ python docs/generate.py
 import tfcorr  # isort: skip  # first, as it quietens TensorFlow
 
 import re
+import textwrap
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,8 +33,9 @@ def settings_page() -> str:
     """Every setting: its type, its default, what it is."""
     parts = [
         GENERATED + "# Settings\n",
-        "A pipeline is a YAML file of these; what it leaves out has its default. The paper's own sizes are in `pipelines/paper`. Any\n"
-        "setting can be overridden by `--set NAME=VALUE`, such as `--set training.epochs=3`. A misspelt name is refused.\n",
+        "A pipeline is a YAML file of these; what it leaves out has its default. The paper's own sizes are in "
+        "`pipelines/paper`.\nAny setting can be overridden by `--set NAME=VALUE`, such as `--set training.epochs=3`. "
+        "A misspelt name is refused.\n",
         *_section("The run", RunSettings, ""),
     ]
     for title, registry in (("Retrievers", RETRIEVERS), ("Rankers", RANKERS)):
@@ -73,7 +76,12 @@ def results_page() -> str:
         body = re.sub(r"!\[(.*)\]\((.*)\)", r"![\1](studies/\2)", body)
         return f"<!-- {match[1]} -->\n\n{body}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- (studies/\w+\.md) -->.*?<!-- end -->", tables, (HERE / "results.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(
+        r"<!-- (studies/\w+\.md) -->.*?<!-- end -->",
+        tables,
+        (HERE / "results.md").read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
 
 
 def commands_page() -> str:
@@ -91,8 +99,14 @@ def commands_page() -> str:
 
 def _section(title: str, settings: type[BaseModel], above: str) -> list[str]:
     """A heading, the settings that are plain, then those that are groups."""
-    groups = {name: each for name, field in settings.model_fields.items() if (each := _group(field.annotation)) is not None}
-    parts = [f"## {title}\n", *([f"{settings.__doc__}\n"] if above and settings.__doc__ else []), _table(settings, set(groups))]
+    groups = {
+        name: each for name, field in settings.model_fields.items() if (each := _group(field.annotation)) is not None
+    }
+    parts = [
+        f"## {title}\n",
+        *([textwrap.fill(" ".join(settings.__doc__.split()), 120) + "\n"] if above and settings.__doc__ else []),
+        _table(settings, set(groups)),
+    ]
     for name, group in groups.items():
         if not issubclass(group, TowerSettings):
             parts += _section(f"`{above}{name}`", group, f"{above}{name}.")
@@ -103,15 +117,28 @@ def _table(settings: type[BaseModel], without: set[str]) -> str:
     rows = ["| setting | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in settings.model_fields.items():
         if name not in without:
-            default = "the file's name" if name == "name" and settings in (RunSettings, StudySettings) else _shown(_default(settings, name))
-            cells = (f"`{field.alias or name}`", _type(field.annotation) + _limits(field), default, field.description or "")
+            default = (
+                "the file's name"
+                if name == "name" and settings in (RunSettings, StudySettings)
+                else _shown(_default(settings, name))
+            )
+            cells = (
+                f"`{field.alias or name}`",
+                _type(field.annotation) + _limits(field),
+                default,
+                field.description or "",
+            )
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 def _group(annotation: Any) -> type[BaseModel] | None:
     """The settings that an annotation holds, if it holds any."""
-    candidates = [annotation, *get_args(annotation), *(inner for each in get_args(annotation) for inner in get_args(each))]
+    candidates = [
+        annotation,
+        *get_args(annotation),
+        *(inner for each in get_args(annotation) for inner in get_args(each)),
+    ]
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
@@ -174,7 +201,9 @@ def _command(title: str, command: Any, context: Any) -> list[str]:
         is_option = each.param_type_name == "option"
         name = ", ".join(each.opts) if is_option else each.metavar or each.name.upper()
         default = "required" if each.required else "" if each.default in (None, False, (), "") else f"`{each.default}`"
-        rows.append(f"| `{name.replace('|', chr(92) + '|')}` | {default} | {(getattr(each, 'help', None) or '').strip()} |")
+        rows.append(
+            f"| `{name.replace('|', chr(92) + '|')}` | {default} | {(getattr(each, 'help', None) or '').strip()} |"
+        )
     return [*parts, *(["\n".join(rows) + "\n"] if len(rows) > 2 else [])]
 
 

@@ -1,4 +1,5 @@
-"""What mkdocs does not do by itself: pages that live elsewhere in the repository, the notebook as a page, equations as MathML.
+"""What mkdocs does not do by itself: pages that live elsewhere in the repository, the notebook as a page, equations as
+MathML.
 
 mkdocs calls the functions by their names; mkdocs.yml names this file.
 """
@@ -47,12 +48,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
     """Equations become MathML, which browsers draw without a script or a font of ours."""
-    return _MATH.sub(lambda math: mathml(html.unescape(math[2]).strip(), "block" if math[1] == "div" else "inline"), content)
+    return _MATH.sub(
+        lambda math: mathml(html.unescape(math[2]).strip(), "block" if math[1] == "div" else "inline"), content
+    )
 
 
 def mathml(latex: str, display: str) -> str:
     """An equation, with the thin space after a function's name that TeX would leave."""
-    return re.sub(r"(<mi>(?:log|exp)</mi>)(?!<mo|<mrow><mo)", r'\1<mspace width="0.17em"/>', convert(latex, display=display))
+    return re.sub(
+        r"(<mi>(?:log|exp)</mi>)(?!<mo|<mrow><mo)", r'\1<mspace width="0.17em"/>', convert(latex, display=display)
+    )
 
 
 def notebook_text(path: Path) -> str:

@@ -46,7 +46,8 @@ def _seeded() -> None:
 
 
 def write_project(folder: Path) -> Path:
-    """A folder with 60 users' walks through 40 items, which mostly go from item i to item i + 1; returns its pipeline."""
+    """A folder with 60 users' walks through 40 items, which mostly go from item i to item i + 1; returns its
+    pipeline."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(60):
@@ -55,7 +56,9 @@ def write_project(folder: Path) -> Path:
             item = (item + 1) % 40 if rng.random() < 0.7 else int(rng.integers(40))
             rows.append((f"u{user}", f"film-{item}", time))
     pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "clicks.csv")
-    titles = pl.DataFrame({"item_id": [f"film-{item}" for item in range(40)], "title": [f"Film No. {item}" for item in range(40)]})
+    titles = pl.DataFrame(
+        {"item_id": [f"film-{item}" for item in range(40)], "title": [f"Film No. {item}" for item in range(40)]}
+    )
     titles.write_csv(folder / "titles.csv")
     (folder / "walks.yaml").write_text(PIPELINE)
     return folder / "walks.yaml"
@@ -63,7 +66,8 @@ def write_project(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def eagerly():
-    """Trains without graphs, of which the making takes longer than a few steps of tiny towers; others test the graphs."""
+    """Trains without graphs, of which the making takes longer than a few steps of tiny towers; others test the
+    graphs."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)

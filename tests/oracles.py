@@ -37,7 +37,9 @@ def binary_cross_entropy(target_score: float, sample_scores: Floats) -> float:
 
 def log_loss(scores: Floats, target: int, samples: npt.NDArray[np.int64], q: Floats) -> float:
     """−log of the target's softmax, of which all other items are counted by samples of probability q each."""
-    others = sum(math.exp(scores[item]) / p for item, p in zip(samples, q, strict=True) if item != target) / len(samples)
+    others = sum(math.exp(scores[item]) / p for item, p in zip(samples, q, strict=True) if item != target) / len(
+        samples
+    )
     return math.log(math.exp(scores[target]) + others) - scores[target]
 
 
@@ -51,12 +53,14 @@ def kl(p: Floats, q: Floats) -> float:
     return float(np.sum(p * (np.log(p) - np.log(q))))
 
 
-def resampling(target: int, pool: list[int], scores: Floats, counts: Floats, temperature: float, correction: str) -> tuple[Floats, Floats]:
+def resampling(
+    target: int, pool: list[int], scores: Floats, counts: Floats, temperature: float, correction: str
+) -> tuple[Floats, Floats]:
     """The share of every position of [k, *C] in a draw, and Q of every item. Items count from 0.
 
-    counts [items] are the positions that each can expect in C. A position weighs exp(M / T) over the positions that its item can
-    expect in {k} ∪ C, where by `item` the target has one more, and by `paper` not; by `hits-removed` those of the target weigh
-    nothing, if there are others. Q of an item is of all its positions, or, by `paper`, of one.
+    counts [items] are the positions that each can expect in C. A position weighs exp(M / T) over the positions that its
+    item can expect in {k} ∪ C, where by `item` the target has one more, and by `paper` not; by `hits-removed` those of
+    the target weigh nothing, if there are others. Q of an item is of all its positions, or, by `paper`, of one.
     """
     expected = counts.copy()
     if correction == "item":
@@ -71,7 +75,8 @@ def resampling(target: int, pool: list[int], scores: Floats, counts: Floats, tem
 
 
 def log_q(q: Floats, target: int, samples: int, correction: str) -> tuple[float, Floats]:
-    """What the losses subtract at the target, and at a sample by its item: in {k} ∪ S the target has one position more than its draws.
+    """What the losses subtract at the target, and at a sample by its item: in {k} ∪ S the target has one position more
+    than its draws.
 
     By `hits-removed` no sample counts that is the target, and by `paper` the one more is forgotten.
     """
@@ -106,7 +111,8 @@ def two_step_distribution(
 def three_step_distribution(
     size: int, samples: int, target: int, first: Floats, second: Floats, proposal: Floats, correction: str
 ) -> Floats:
-    """What one draw of a second tower comes to, from `samples` draws of a first from a pool of `size`, over every way to draw these."""
+    """What one draw of a second tower comes to, from `samples` draws of a first from a pool of `size`, over every way
+    to draw these."""
     total = np.zeros(len(first))
     for pool in itertools.product(range(len(first)), repeat=size):
         positions = [target, *pool]
@@ -131,7 +137,8 @@ def rank(target: int, scores: Floats, candidates: list[int]) -> int:
 
 
 def adam(values: Floats, gradients: list[Floats], rate: float, decay: float) -> Floats:
-    """Adam with decoupled weight decay over dense gradients (Kingma and Ba, algorithm 1, with ε outside the correction)."""
+    """Adam with decoupled weight decay over dense gradients (Kingma and Ba, algorithm 1, with ε outside the
+    correction)."""
     values, m, v = values.copy(), np.zeros_like(values), np.zeros_like(values)
     for step, gradient in enumerate(gradients, start=1):
         m = 0.9 * m + 0.1 * gradient
@@ -141,11 +148,13 @@ def adam(values: Floats, gradients: list[Floats], rate: float, decay: float) -> 
     return values
 
 
-def din_attention(query: Floats, keys: Floats, weights: dict[str, Floats], hidden: list[tuple[Floats, Floats]]) -> Floats:
+def din_attention(
+    query: Floats, keys: Floats, weights: dict[str, Floats], hidden: list[tuple[Floats, Floats]]
+) -> Floats:
     """DIN's attention network on the concatenation [q, h, q∘h, q−h], one pair at a time: a weight for each key.
 
-    `weights` holds the first layer's blocks q, h, x (for q∘h) and d (for q−h) and its bias b; `hidden` the further layers,
-    of which the last has no activation.
+    `weights` holds the first layer's blocks q, h, x (for q∘h) and d (for q−h) and its bias b; `hidden` the further
+    layers, of which the last has no activation.
     """
     first = np.concatenate([weights["q"], weights["h"], weights["x"], weights["d"]])
     result = []

@@ -37,7 +37,9 @@ def tfcorr(monkeypatch, capsys):
 def test_every_help_page_has_an_example_that_parses(tfcorr, command):
     code, out, _ = tfcorr(*command.split(), "--help")
     assert code == 0
-    example = re.search(rf"Example: tfcorr ({command}.*?)(?:\*|╭|Arguments|Options|$)", " ".join(out.replace("│", " ").split()))[1]
+    example = re.search(
+        rf"Example: tfcorr ({command}.*?)(?:\*|╭|Arguments|Options|$)", " ".join(out.replace("│", " ").split())
+    )[1]
     chosen, arguments = GROUP, example.split()
     with chosen.make_context("tfcorr", cli._spread(arguments), resilient_parsing=False) as context:
         while hasattr(chosen, "commands"):
@@ -66,7 +68,10 @@ def test_made_up_data_are_written_and_described(tfcorr, tmp_path):
     code, out, _ = tfcorr("data", "describe", pipeline)
     assert code == 0
     assert re.search(r"interactions +900\b", out)
-    for options, sentence in ((("--users", "9", "--interactions", "8"), "--interactions 8: there are 9 users"), ((), "made.csv: give")):
+    for options, sentence in (
+        (("--users", "9", "--interactions", "8"), "--interactions 8: there are 9 users"),
+        ((), "made.csv: give"),
+    ):
         code, _, err = tfcorr("data", "synthesize", tmp_path / ("x.parquet" if options else "made.csv"), *options)
         assert code == 1
         assert sentence in err
@@ -74,7 +79,8 @@ def test_made_up_data_are_written_and_described(tfcorr, tmp_path):
 
 def test_help_needs_no_tensorflow():
     program = (
-        "import sys, tfcorr.cli; sys.argv = ['tfcorr', '--help']\ntry: tfcorr.cli.main()\nfinally: assert 'tensorflow' not in sys.modules"
+        "import sys, tfcorr.cli; sys.argv = ['tfcorr', '--help']\ntry: tfcorr.cli.main()\n"
+        "finally: assert 'tensorflow' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
@@ -117,19 +123,30 @@ def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path, e
 
 
 def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
-    code, out, _ = tfcorr("recommend", trained.folder, "--history", "film-1, film-2", "--k", "3", "--exclude", "film-3", "--titles")
+    code, out, _ = tfcorr(
+        "recommend", trained.folder, "--history", "film-1, film-2", "--k", "3", "--exclude", "film-3", "--titles"
+    )
     assert code == 0
     assert len(re.findall(r"│ [123] +│ film-\d+ +│ Film No. \d+", out)) == 3
     assert "film-3 " not in out
     pl.DataFrame({"user": ["a", "b"], "history": [["film-1"], []]}).write_parquet(tmp_path / "users.parquet")
     code, out, _ = tfcorr(
-        "recommend", trained.folder, "--input", tmp_path / "users.parquet", "--output", tmp_path / "out.parquet", "--k", "4"
+        "recommend",
+        trained.folder,
+        "--input",
+        tmp_path / "users.parquet",
+        "--output",
+        tmp_path / "out.parquet",
+        "--k",
+        "4",
     )
     assert code == 0
     assert "8 recommendations written" in out
     assert pl.read_parquet(tmp_path / "out.parquet").height == 8
     for option in (["--titles"], ["--exclude", "film-3"]):
-        code, _, err = tfcorr("recommend", trained.folder, "--input", "users.parquet", "--output", "out.parquet", *option)
+        code, _, err = tfcorr(
+            "recommend", trained.folder, "--input", "users.parquet", "--output", "out.parquet", *option
+        )
         assert code == 2
         assert "--exclude and --titles are of one history" in err
 
@@ -167,13 +184,17 @@ def test_doctor_tells_what_is_broken(tfcorr, monkeypatch):
 
 def test_keras_3_in_use_is_a_clear_import_error():
     program = "import tensorflow as tf; tf.keras.Model\nimport tfcorr"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env={"PATH": ""})
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={"PATH": ""}
+    )
     assert result.returncode == 1
     assert "tfcorr needs Keras 2 (tf_keras), but tf.keras is Keras 3 already; import tfcorr before" in result.stderr
 
 
 def test_tensorflow_may_be_imported_first():
-    program = "import tensorflow as tf\nimport tfcorr; tfcorr.CoRR; assert tf.keras.Model.__module__.startswith('tf_keras')"
+    program = (
+        "import tensorflow as tf\nimport tfcorr; tfcorr.CoRR; assert tf.keras.Model.__module__.startswith('tf_keras')"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, env={"PATH": ""})
 
 
@@ -187,7 +208,10 @@ def test_labels_are_shown_and_moved(tfcorr, trained, tmp_path):
     assert tfcorr("label", run, "canary=2", "stable=2") == (0, "canary: version 2\nstable: version 2\n", "")
     assert tfcorr("label", run, "canary=") == (0, "stable: version 2\n", "")
     code, _, err = tfcorr("label", run, "stable")
-    assert (code, err) == (1, "error: stable: expected LABEL=VERSION, such as stable=2, or LABEL= to take the label away\n")
+    assert (code, err) == (
+        1,
+        "error: stable: expected LABEL=VERSION, such as stable=2, or LABEL= to take the label away\n",
+    )
     code, _, err = tfcorr("label", tmp_path / "nowhere", "stable=1")
     assert (code, "holds no exported version; make one with: tfcorr export" in err) == (1, True)
     assert not (tmp_path / "nowhere").exists()
@@ -220,7 +244,10 @@ def test_a_table_becomes_a_pipeline_that_is_described(tfcorr, project, tmp_path,
     monkeypatch.chdir(tmp_path)
     shutil.copy(project.parent / "clicks.csv", "clicks.csv")
     code, out, _ = tfcorr("init", "clicks.csv")
-    assert (code, out.splitlines()[-1]) == (0, "written to clicks.yaml; look it over, then type: tfcorr train clicks.yaml")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "written to clicks.yaml; look it over, then type: tfcorr train clicks.yaml",
+    )
     assert (tmp_path / "clicks.yaml").read_text() in out
     assert tfcorr("data", "describe", "clicks.yaml")[0] == 0
     code, _, err = tfcorr("init", "clicks.csv")

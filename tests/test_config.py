@@ -11,8 +11,16 @@ from tfcorr.towers.sasrec import SASRec
 
 # what is wrong: (YAML, overrides, the sentence after the file's name)
 WRONG = {
-    "misspelt section": ("data: {path: a.csv}\ntrainin: {}", [], ": unknown setting 'trainin'; did you mean 'training'?"),
-    "misspelt setting": ("data: {path: a.csv}\ntraining: {epoch: 3}", [], ": unknown setting 'training.epoch'; did you mean 'epochs'?"),
+    "misspelt section": (
+        "data: {path: a.csv}\ntrainin: {}",
+        [],
+        ": unknown setting 'trainin'; did you mean 'training'?",
+    ),
+    "misspelt setting": (
+        "data: {path: a.csv}\ntraining: {epoch: 3}",
+        [],
+        ": unknown setting 'training.epoch'; did you mean 'epochs'?",
+    ),
     "misspelt tower setting": (
         "data: {path: a.csv}\nretriever: {name: sasrec, head: 2}",
         [],
@@ -34,7 +42,11 @@ WRONG = {
         [],
         ": unknown setting 'middle.0.optimiser.learning_rat'; did you mean 'learning_rate'?",
     ),
-    "unknown tower": ("data: {path: a.csv}\nretriever: {name: sasrek}", [], ": retriever: there is no 'sasrek'; did you mean 'sasrec'?"),
+    "unknown tower": (
+        "data: {path: a.csv}\nretriever: {name: sasrek}",
+        [],
+        ": retriever: there is no 'sasrek'; did you mean 'sasrec'?",
+    ),
     "wrong type": (
         "data: {path: a.csv}\ntraining: {epochs: many}",
         [],
@@ -70,7 +82,11 @@ WRONG = {
         [],
         ": training.ranker.learning_rate: Input should be a finite number",
     ),
-    "layers of no width": ("data: {path: a.csv}\nranker: {mlp: [0]}", [], ": ranker: mlp.0: Input should be greater than 0 (received: 0)"),
+    "layers of no width": (
+        "data: {path: a.csv}\nranker: {mlp: [0]}",
+        [],
+        ": ranker: mlp.0: Input should be greater than 0 (received: 0)",
+    ),
     "a name that is no folder's": ("name: ../x\ndata: {path: a.csv}", [], ": name: String should match pattern"),
 }
 
@@ -94,7 +110,9 @@ def test_malformed_settings_are_refused_with_one_clear_sentence(tmp_path, case):
 
 def test_overrides_are_read_as_yaml_and_checked_like_the_file(tmp_path):
     path = write(tmp_path, "data: {path: a.csv}")
-    settings = load_settings(path, ["training.retriever.learning_rate=0.5", "ranker.attention=[8, 4]", "evaluation.exclude_seen=true"])
+    settings = load_settings(
+        path, ["training.retriever.learning_rate=0.5", "ranker.attention=[8, 4]", "evaluation.exclude_seen=true"]
+    )
     assert settings.training.retriever.learning_rate == 0.5
     assert settings.ranker.model_dump()["attention"] == (8, 4)
     assert settings.evaluation.exclude_seen
@@ -119,18 +137,32 @@ PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").rglob("*.yaml"))
 STUDIES = [path for path in PIPELINES if "\nsystems:" in path.read_text()]
 
 
-@pytest.mark.parametrize("path", [path for path in PIPELINES if path.parent.name == "paper"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in PIPELINES if path.parent.name == "paper"], ids=lambda path: path.stem
+)
 def test_the_papers_pipelines_have_the_papers_settings(path):
-    """Section 4.1.3: one layer, two heads, feed-forward 128, dropout 0.3, sigmoids in DIN; and nothing that the paper does not have."""
+    """Section 4.1.3: one layer, two heads, feed-forward 128, dropout 0.3, sigmoids in DIN; and nothing that the paper
+    does not have."""
     settings = load_settings(path)
     retriever, ranker, sampler, training = settings.retriever, settings.ranker, settings.sampler, settings.training
-    assert (retriever.name, retriever.layers, retriever.heads, retriever.feed_forward, retriever.dropout) == ("sasrec", 1, 2, 128, 0.3)
+    assert (retriever.name, retriever.layers, retriever.heads, retriever.feed_forward, retriever.dropout) == (
+        "sasrec",
+        1,
+        2,
+        128,
+        0.3,
+    )
     assert (ranker.name, ranker.attention, ranker.mlp) == ("din", (128, 64), (128, 64, 64))
     assert (ranker.activation, ranker.recency, ranker.dropout, ranker.item_dropout) == ("sigmoid", False, 0.3, 0)
     assert (ranker.products, ranker.inner, ranker.counts) == (False, False, None)
     assert (sampler.pool, sampler.samples, sampler.temperature, training.kl_weight) == (100, 20, 1, 1)
     assert (sampler.pool_scope, sampler.correction, sampler.proposal) == ("example", "paper", "uniform")
-    assert (training.method, training.start, training.item_vectors, training.averaging) == ("corr", "random", "random", 0)
+    assert (training.method, training.start, training.item_vectors, training.averaging) == (
+        "corr",
+        "random",
+        "random",
+        0,
+    )
     assert (training.loss, training.retriever, training.ranker) == ("softmax", OptimiserSettings(), OptimiserSettings())
     assert settings.evaluation.order == "ranker"
 

@@ -19,8 +19,8 @@ from tfcorr.settings import InputError
 
 WORKERS = {"worker": 2}
 TOWERS = ["--set", "retriever={name: fpmc, dim: 8}", "--set", LIGHT]
-# Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and weights; where
-# one process has two devices, also those of a plain training, by no strategy.
+# Trains on the project in the working folder with pools that depend on the target alone, and writes the losses and
+# weights; where one process has two devices, also those of a plain training, by no strategy.
 PROGRAM = """
 import sys
 import numpy as np, tensorflow as tf
@@ -59,7 +59,8 @@ def train(strategy, result):
             optimiser.epsilon = 0.1  # else a gradient that is nearly zero moves a weight by its sign
         model.compile(optimizer=optimisers)
     sizes = "prefix", 6, 50
-    batches = tf.keras.utils.experimental.DatasetCreator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
+    creator = tf.keras.utils.experimental.DatasetCreator
+    batches = creator(lambda inputs: training_batches(histories, *sizes, 1, 0, inputs))
     history = model.fit(batches, epochs=2, steps_per_epoch=steps_per_epoch(histories, *sizes), verbose=0).history
     draw = tf.function(lambda: model.sampler.proposal.draw([20], model.generator))
     drawn = strategy.experimental_local_results(strategy.run(draw))
@@ -109,7 +110,13 @@ def start_cluster(folder, jobs, *command):
         config = {"cluster": cluster, "task": {"type": job, "index": index}}
         environment = os.environ | {"TF_CONFIG": json.dumps(config), "PYTHONPATH": os.getcwd()}
         filled = [each.replace("INDEX", str(index)) for each in command]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder, "env": environment}
+        options = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+            "cwd": folder,
+            "env": environment,
+        }
         processes.append(subprocess.Popen([sys.executable, *filled], **options))
     return processes
 
@@ -125,7 +132,9 @@ def by_devices(project):
     """The losses and weights by one process: of a plain training, and of one on two devices."""
     command = [sys.executable, "-c", PROGRAM, "mirrored", "mirrored.npz"]
     for _ in range(2):
-        code = subprocess.run(command, check=False, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()}).returncode
+        code = subprocess.run(
+            command, check=False, cwd=project.parent, env=os.environ | {"PYTHONPATH": os.getcwd()}
+        ).returncode
         if code != -signal.SIGSEGV:  # within TensorFlow, as in one run of fifty, it is forgiven once
             break
     assert code == 0
@@ -175,7 +184,10 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
     resumed, helper = start_cluster(tmp_path, WORKERS, *command, "killed", "--resume")
     assert "going on after epoch" in finish(resumed)
     assert finish(helper).count("epoch") == 0  # only the chief tells, measures and writes
-    tables = [pl.read_csv(tmp_path / "saved_models" / name / "history.csv").drop("seconds") for name in ("left-alone", "killed")]
+    tables = [
+        pl.read_csv(tmp_path / "saved_models" / name / "history.csv").drop("seconds")
+        for name in ("left-alone", "killed")
+    ]
     assert tables[0].equals(tables[1])
     one, other = (runs.open_run(tmp_path / "saved_models" / name) for name in ("left-alone", "killed"))
     for name, tower in one.towers.items():
@@ -185,7 +197,12 @@ def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupt
 
 def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_path):
     write_project(tmp_path)
-    served = ["training.distribution=parameter-server", "training.epochs=4", "training.start=random", "training.item_vectors=random"]
+    served = [
+        "training.distribution=parameter-server",
+        "training.epochs=4",
+        "training.start=random",
+        "training.item_vectors=random",
+    ]
     options = [*TOWERS, *(each for setting in [*served, "ranker.counts=null"] for each in ("--set", setting))]
     chief, *helpers = start_cluster(tmp_path, {"chief": 1, "ps": 2, "worker": 2}, "-c", SERVED, *options)
     try:
@@ -209,7 +226,10 @@ def test_parameter_servers_hold_the_tables_in_shards_while_workers_train(tmp_pat
         ("multi-worker", '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}'),
         ("multi-worker", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}'),
         ("parameter-server", None),
-        ("parameter-server", '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "chief", "index": 0}}'),
+        (
+            "parameter-server",
+            '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
+        ),
     ],
 )
 def test_a_cluster_that_tf_config_does_not_describe_is_refused(monkeypatch, kind, config):

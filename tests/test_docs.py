@@ -1,4 +1,5 @@
-"""The pages are what the code says, their links lead somewhere, and the site made of them needs nothing from elsewhere."""
+"""The pages are what the code says, their links lead somewhere, and the site made of them needs nothing from
+elsewhere."""
 
 import importlib.util
 import itertools
@@ -13,7 +14,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "pipelines" / "README.md", ROOT / "saved_models" / "README.md"]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    ROOT / "pipelines" / "README.md",
+    ROOT / "saved_models" / "README.md",
+]
 
 
 def script(name):
@@ -129,7 +135,9 @@ def test_the_site_asks_for_nothing_outside_itself(site):
 def test_links_within_the_site_lead_somewhere(site):
     folder, pages = site
     for name, page in pages.items():
-        for link in page.links if name != "404.html" else []:  # that page is shown at any address, and so links from the root
+        for link in (
+            page.links if name != "404.html" else []
+        ):  # that page is shown at any address, and so links from the root
             scheme, host, path, _, anchor = urlsplit(link)
             if scheme or host:
                 assert scheme in ("http", "https"), link

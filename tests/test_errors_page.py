@@ -14,7 +14,9 @@ from tfcorr.serving.server import serve
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 HEADER = "visitor,product,ts,event\n"
-CLICKS = HEADER + "".join(f"v{user},p{(user + step) % 9},{1_700_000_000 + step},click\n" for user in range(9) for step in range(6))
+CLICKS = HEADER + "".join(
+    f"v{user},p{(user + step) % 9},{1_700_000_000 + step},click\n" for user in range(9) for step in range(6)
+)
 PIPELINE = "data: {path: clicks.csv, columns: {user: visitor, item: product, time: ts, event: event}}\n"
 SMALL = "retriever: {name: fpmc, dim: 4}\nranker: {name: deepfm, dim: 4, mlp: [4]}\nevaluation: {retrieve: 20}\n"
 RUN = {"saved_models/clicks/settings.yaml": f"name: clicks\n{PIPELINE}"}
@@ -55,7 +57,10 @@ CASES = {
     "not causal": ([*TRAIN, "--set", "training.examples=window", "--set", "retriever.name=fpmc"], {}),
     "run exists": (TRAIN, RUN),
     "other settings": ([*TRAIN, "--resume", "--set", "seed=2"], RUN),
-    "other data": ([*TRAIN, "--resume"], {**RUN, "saved_models/clicks/provenance.json": '{"data_sha256": "51e7a1c0ffee"}'}),
+    "other data": (
+        [*TRAIN, "--resume"],
+        {**RUN, "saved_models/clicks/provenance.json": '{"data_sha256": "51e7a1c0ffee"}'},
+    ),
     "run away": ([*TRAIN, "--set", "training.retriever.learning_rate=1e30"], {"clicks.yaml": PIPELINE + SMALL}),
     "no run": (["evaluate", "saved_models/click"], {}),
     "not started": (["evaluate", "saved_models/clicks"], RUN),

@@ -1,4 +1,5 @@
-"""Features from the files to the exported cascade: a cold item is recommended by its kind, a context changes what is."""
+"""Features from the files to the exported cascade: a cold item is recommended by its kind, a context changes what
+is."""
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,15 @@ def run(tmp_path_factory):
         kind = user % 4
         for time in range(8):
             device = int(rng.integers(2))
-            rows.append((f"u{user}", f"i{kind}-{5 * device + rng.integers(5)}", time, ["phone", "tv"][device], 10 * device + rng.normal()))
+            rows.append(
+                (
+                    f"u{user}",
+                    f"i{kind}-{5 * device + rng.integers(5)}",
+                    time,
+                    ["phone", "tv"][device],
+                    10 * device + rng.normal(),
+                )
+            )
     schema = ["user_id", "item_id", "timestamp", "device", "size"]
     pl.DataFrame(rows, schema=schema, orient="row").write_csv(folder / "clicks.csv")
     ids = [f"i{kind}-{number}" for kind in range(4) for number in [*range(10), "new"]]
@@ -70,7 +79,9 @@ def test_the_context_of_a_request_changes_what_is_recommended(run):
         found = recommender.recommend([past], 5, context={"device": [device], "size": [size]})["item"].to_list()
         assert sum((int(item[-1]) >= 5) == (device == "tv") for item in found if not item.endswith("new")) >= 4
     unknown = recommender.recommend([past], 5)
-    assert unknown.equals(recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None], "colour": ["red"]}))
+    assert unknown.equals(
+        recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None], "colour": ["red"]})
+    )
 
 
 def test_the_exported_cascade_ranks_as_evaluation_did(run):
@@ -80,8 +91,16 @@ def test_the_exported_cascade_ranks_as_evaluation_did(run):
     users = ranks["user"].to_list()
     pasts = [by_user[user]["item_id"].to_list()[:-1] for user in users]
     context = {name: [by_user[user][name][-1] for user in users] for name in ("device", "size")}
-    lists = recommender.recommend(pasts, 40, context=context).group_by("row", maintain_order=True).agg("item")["item"].to_list()
-    places = [items.index(target) + 1 if target in items else None for items, target in zip(lists, ranks["target"], strict=True)]
+    lists = (
+        recommender.recommend(pasts, 40, context=context)
+        .group_by("row", maintain_order=True)
+        .agg("item")["item"]
+        .to_list()
+    )
+    places = [
+        items.index(target) + 1 if target in items else None
+        for items, target in zip(lists, ranks["target"], strict=True)
+    ]
     assert places == ranks["cascade"].to_list()
 
 

@@ -31,9 +31,14 @@ def yesterday(tmp_path_factory):
     """A run; since then two films came, one user came, and one film is gone."""
     folder = tmp_path_factory.mktemp("days")
     pipeline = write_project(folder)
-    light = {"ranker: .*": LIGHT.replace("}", ", counts: null}"), "retriever: .*": FPMC}  # counts are of the day, not taken over
+    light = {
+        "ranker: .*": LIGHT.replace("}", ", counts: null}"),
+        "retriever: .*": FPMC,
+    }  # counts are of the day, not taken over
     for setting, other in light.items():
-        pipeline.write_text(re.sub(f"^{setting}", other.replace("=", ": "), pipeline.read_text(), count=1, flags=re.MULTILINE))
+        pipeline.write_text(
+            re.sub(f"^{setting}", other.replace("=", ": "), pipeline.read_text(), count=1, flags=re.MULTILINE)
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run = runs.train(load_settings(pipeline), folder / "runs", Console(quiet=True))
@@ -81,7 +86,11 @@ def test_a_warm_start_is_ahead_of_a_cold_one_after_an_epoch(yesterday, monkeypat
     monkeypatch.chdir(pipeline.parent)
     one = ["training.epochs=1", "training.averaging=0"]
     cold = runs.train(load_settings(pipeline, one, "cold"), old.folder.parent, Console(quiet=True))
-    warm = runs.train(load_settings(pipeline, [*one, f"training.warm_start={old.folder}"], "warm"), old.folder.parent, Console(quiet=True))
+    warm = runs.train(
+        load_settings(pipeline, [*one, f"training.warm_start={old.folder}"], "warm"),
+        old.folder.parent,
+        Console(quiet=True),
+    )
     measured = [pl.read_csv(run.folder / "history.csv")["retriever_ndcg@20"][0] for run in (cold, warm)]
     assert measured[1] > measured[0] + 0.02, measured
 
@@ -105,7 +114,9 @@ def test_a_run_that_was_stopped_between_its_stages_goes_on_from_the_old_one_too(
     monkeypatch.setattr(runs, "fit", fit)
     resumed = runs.train(settings, root, Console(quiet=True), resume=True)
     stayed = [item for item in old.catalogue.ids if item != "film-7"]
-    np.testing.assert_allclose(scores(resumed, ["film-1"], stayed), scores(old, ["film-1"], stayed), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        scores(resumed, ["film-1"], stayed), scores(old, ["film-1"], stayed), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +132,9 @@ def test_a_warm_start_that_cannot_be_is_refused_before_anything_is_written(yeste
     monkeypatch.chdir(pipeline.parent)
     root = old.folder.parent
     with pytest.raises(InputError, match=sentence):
-        runs.train(load_settings(pipeline, [f"training.warm_start={old.folder}", override], "never"), root, Console(quiet=True))
+        runs.train(
+            load_settings(pipeline, [f"training.warm_start={old.folder}", override], "never"), root, Console(quiet=True)
+        )
     assert not (old.folder.parent / "never").exists()
     with pytest.raises(InputError, match="nowhere: is no run"):
         runs.train(load_settings(pipeline, ["training.warm_start=nowhere"], "never"), root, Console(quiet=True))
@@ -152,7 +165,9 @@ def test_a_new_index_knows_the_new_items_and_ranks_the_old_as_before(yesterday, 
         np.testing.assert_allclose(joined[score], joined[f"{score}_right"], rtol=1e-4, atol=1e-5)
     assert "film-7" not in after["item"].to_list()
     of_a_new_film = recommender.recommend([["film-41"]], 25)
-    assert not of_a_new_film["ranker_score"].equals(of_a_new_film["retriever_score"])  # not the most popular: it is known
+    assert not of_a_new_film["ranker_score"].equals(
+        of_a_new_film["retriever_score"]
+    )  # not the most popular: it is known
 
 
 PRICED = """
@@ -207,7 +222,9 @@ def test_a_warm_start_wants_the_features_in_their_old_order(shop):
     old, _ = shop
     features = "data.features={kind: {of: item}, price: {of: item, kind: numeric}}"
     with pytest.raises(InputError, match=r"these differ: data\.features"):
-        runs.train(load_settings("shop.yaml", [features, f"training.warm_start={old.folder}"], "other"), old.folder.parent)
+        runs.train(
+            load_settings("shop.yaml", [features, f"training.warm_start={old.folder}"], "other"), old.folder.parent
+        )
 
 
 def test_numbers_are_scaled_like_those_of_another():

@@ -28,5 +28,8 @@ def test_the_notebook_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
     for before, now in zip(shown, run, strict=True):
         assert without_numbers(printed(now)) == without_numbers(printed(before)), now.source
     served = printed(run[-2])
-    assert re.findall(r"│ (\d) +┆ 1 +┆ (p\d+) ", served) == [("0", "p19"), ("1", "p0")]  # the rule by which the table was made
+    assert re.findall(r"│ (\d) +┆ 1 +┆ (p\d+) ", served) == [
+        ("0", "p19"),
+        ("1", "p0"),
+    ]  # the rule by which the table was made
     assert list(tmp_path.iterdir()) == []  # it leaves the folder that it is in as it was

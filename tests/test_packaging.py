@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PACKAGED = {str(path.relative_to(ROOT)) for kind in ("*.py", "*.html", "py.typed") for path in (ROOT / "tfcorr").rglob(kind)}
+PACKAGED = {
+    str(path.relative_to(ROOT)) for kind in ("*.py", "*.html", "py.typed") for path in (ROOT / "tfcorr").rglob(kind)
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,17 @@ def test_a_source_distribution_holds_all_that_a_build_needs(sdist):
 
 
 def test_a_wheel_built_from_it_holds_every_module_the_page_and_the_licence(sdist, tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, sdist], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, sdist], check=True
+    )
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
         metadata = wheel.read(next(name for name in held if name.endswith("METADATA"))).decode()
     assert held >= PACKAGED
     assert any(name.endswith("LICENSE") for name in held)
-    needed = [line.removeprefix("Requires-Dist: ") for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
+    needed = [
+        line.removeprefix("Requires-Dist: ") for line in metadata.splitlines() if line.startswith("Requires-Dist: ")
+    ]
     assert "tensorflow==2.20.0" in needed
     assert not [each for each in needed if each.startswith("pytest")]
 

@@ -27,7 +27,9 @@ def commands():
 def serve(command, output, processes):
     """Starts the server at free ports; returns what it says, and its gRPC port."""
     arguments = [sys.executable, "-m", *command.split(), "--port", "0", "--rest-port", "0"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     processes.append(process)
     said = "".join(process.stdout.readline() for _ in output.splitlines())
     return said, re.search(r"gRPC at 127.0.0.1:(\d+)", said)[1]
@@ -59,7 +61,9 @@ def test_every_command_prints_what_the_page_says(tmp_path, monkeypatch, capsys, 
             said = capsys.readouterr().out
             first += re.findall(r"│ 1 +│ (\w+) ", said) if " recommend " in command else []
         else:
-            said = subprocess.run(command.replace("python", sys.executable), shell=True, check=True, capture_output=True, text=True).stdout
+            said = subprocess.run(
+                command.replace("python", sys.executable), shell=True, check=True, capture_output=True, text=True
+            ).stdout
         lines, (begins, _, ends) = without_numbers(NEAR_TIE.sub("", said)), NEAR_TIE.sub("", output).partition("…\n")
         begins, ends = without_numbers(begins), without_numbers(ends)
         if "…" in output:

@@ -73,9 +73,9 @@ def reranked(folder):
     path = folder / "ranks.parquet"
     how = {name: value for name, value in pl.read_parquet_metadata(path).items() if not name.startswith("ARROW")}
     table = pl.read_parquet(path)
-    table.with_columns((pl.col("cascade") * 2).clip(upper_bound=25)).sample(fraction=1, shuffle=True, seed=2).write_parquet(
-        path, metadata=how
-    )
+    table.with_columns((pl.col("cascade") * 2).clip(upper_bound=25)).sample(
+        fraction=1, shuffle=True, seed=2
+    ).write_parquet(path, metadata=how)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,7 +132,9 @@ def test_every_figure_stands_in_the_page_and_beside_it_and_is_described(page, pa
         pixels = np.asarray(Image.open(page.parent / f"{name}.png").convert("L"))
         assert each.startswith(b"\x89PNG")
         assert (pixels < 100).mean() > 0.002, name  # something is drawn
-        assert all((edge == 255).all() for edge in (pixels[[0, -1]], pixels[:, [0, -1]])), name  # and nothing cut off at the edge
+        assert all((edge == 255).all() for edge in (pixels[[0, -1]], pixels[:, [0, -1]])), (
+            name
+        )  # and nothing cut off at the edge
     assert all(len(each["alt"]) > 40 for each in images)
 
 
@@ -145,7 +147,9 @@ def test_names_are_text_and_no_markup(parsed):
 def test_the_page_holds_means_differences_and_settings_that_differ(pair, parsed):
     ranks = pl.read_parquet(pair[0] / "ranks.parquet")["cascade"].fill_null(np.iinfo(np.int32).max).to_numpy()
     assert any(text.startswith(f"{ndcg(ranks, 20).mean():.4f} (") for text in parsed.text)
-    tested = next(each for each in compare([pair[1]], [pair[0]], 20) if (each.stage, each.metric) == ("cascade", "ndcg@20"))
+    tested = next(
+        each for each in compare([pair[1]], [pair[0]], 20) if (each.stage, each.metric) == ("cascade", "ndcg@20")
+    )
     assert f"{tested.difference:+.4f}" in parsed.text
     assert f"{tested.low:+.4f} to {tested.high:+.4f}" in parsed.text
     start = parsed.text.index("These differ:")
@@ -161,7 +165,8 @@ def test_a_run_by_itself_is_reported_in_its_folder(pair):
 
 
 def test_lists_are_those_whose_ranks_were_measured(trained):
-    """Where its target was not seen before, a user's rank is the place of the target in the list; nothing seen is listed."""
+    """Where its target was not seen before, a user's rank is the place of the target in the list; nothing seen is
+    listed."""
     dataset = load(trained.settings.data, trained.features)
     batches = evaluation_batches(dataset.histories, "test", trained.settings.history_length, 16, dataset.features)
     lists = recommend_users(runs.cascade_of(trained), batches.shuffle(9, seed=1), True, 25)
@@ -185,10 +190,15 @@ def test_history_is_read_by_tower_through_the_stages(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text(
         "stage,epoch,loss,log_loss,loss_ranker,kl_middle_1,hardness,retriever_ndcg@20,retriever_recall@500,comment\n"
-        "retriever,1,3.5,9.5,,,,0.1,0.9,x\nretriever,2,3.25,,,,,nan,0.95,\njoint,1,,,2.5,0.5,inf,0.2,,\nranker,1,1.5,,,,0.75,,,\n"
+        "retriever,1,3.5,9.5,,,,0.1,0.9,x\nretriever,2,3.25,,,,,nan,0.95,\njoint,1,,,2.5,0.5,inf,0.2,,\n"
+        "ranker,1,1.5,,,,0.75,,,\n"
     )
     found = read_history(path)
-    curves = {(quantity, of): (*curve.epochs, *curve.values) for quantity, each in found.curves.items() for of, curve in each.items()}
+    curves = {
+        (quantity, of): (*curve.epochs, *curve.values)
+        for quantity, each in found.curves.items()
+        for of, curve in each.items()
+    }
     assert curves == {
         ("loss", "retriever"): (1, 2, 3.5, 3.25),
         ("log_loss", "retriever"): (1, 9.5),
@@ -214,11 +224,17 @@ def other_targets(folder):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda folder: (folder / "ranks.parquet").unlink(), r"no ranks.parquet; make it with: tfcorr evaluate .*harmed"),
+        (
+            lambda folder: (folder / "ranks.parquet").unlink(),
+            r"no ranks.parquet; make it with: tfcorr evaluate .*harmed",
+        ),
         (damage("ranks.parquet"), r"ranks.parquet: is not there, or is damaged"),
         (damage("catalogue.parquet"), r"catalogue.parquet: is not there, or is damaged"),
         (damage("provenance.json"), r"provenance.json: is not there, or is damaged"),
-        (lambda folder: (folder / "history.csv").write_text("nothing\n1\n"), r"history.csv: is not there, or is damaged"),
+        (
+            lambda folder: (folder / "history.csv").write_text("nothing\n1\n"),
+            r"history.csv: is not there, or is damaged",
+        ),
         (other_targets, r"ranks.parquet is of other data than the run's; make it anew with: tfcorr evaluate"),
     ],
 )
@@ -244,7 +260,9 @@ def test_runs_of_other_data_the_same_run_twice_and_too_many_are_refused(pair, tm
 
 
 def test_what_is_no_report_is_never_replaced(pair, tmp_path):
-    with pytest.raises(InputError, match=r"is no report that could be replaced \(it holds .*\); give another folder by --output"):
+    with pytest.raises(
+        InputError, match=r"is no report that could be replaced \(it holds .*\); give another folder by --output"
+    ):
         reports.report([pair[0]], pair[1])
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is no report that could be replaced; give"):
@@ -256,7 +274,9 @@ def test_what_is_no_report_is_never_replaced(pair, tmp_path):
 def test_a_report_that_fails_leaves_the_earlier_one(page, monkeypatch, when):
     before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     monkeypatch.setattr("tfcorr.evaluation.report.write.charts", lambda *_: [])
-    monkeypatch.setattr("tfcorr.evaluation.report.write.page", lambda *_: 1 if when == "while it is written" else "new")  # 1 is no text
+    monkeypatch.setattr(
+        "tfcorr.evaluation.report.write.page", lambda *_: 1 if when == "while it is written" else "new"
+    )  # 1 is no text
     monkeypatch.setattr(Path, "replace", lambda *_: {}["nowhere"])
     with pytest.raises((TypeError, KeyError)):
         write_report([], [], 20, page.parent)

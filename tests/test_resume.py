@@ -26,14 +26,20 @@ def weights(run):
 
 def tfcorr(*arguments, cwd):
     return subprocess.Popen(
-        [sys.executable, "-m", "tfcorr", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "tfcorr", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 def kill_during_epoch(process, history: Path, epoch: int, how: int) -> None:
     """Waits until the epoch before has ended and this one is under way, then sends the signal."""
     deadline = time.monotonic() + 120
-    while not (history.is_file() and pl.read_csv(history).height >= epoch - 1 and [*history.parent.rglob("last/checkpoint")]):
+    while not (
+        history.is_file() and pl.read_csv(history).height >= epoch - 1 and [*history.parent.rglob("last/checkpoint")]
+    ):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -79,7 +85,9 @@ def left_alone(eagerly, tmp_path_factory):
     pipeline = write_project(tmp_path_factory.mktemp("left-alone"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.parent)
-        return runs.train(load_settings(pipeline, [FPMC, LIGHT, "training.batch_size=300"]), pipeline.parent / "saved_models", quiet)
+        return runs.train(
+            load_settings(pipeline, [FPMC, LIGHT, "training.batch_size=300"]), pipeline.parent / "saved_models", quiet
+        )
 
 
 @pytest.mark.parametrize("write", range(1, 5))

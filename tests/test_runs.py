@@ -68,10 +68,15 @@ def test_each_method_trains_other_towers_by_other_strategies(tmp_path, monkeypat
     """Two epochs of each; what the second began from is in the checkpoint, statistics of batches included."""
     pipeline = write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    towers = [f"{tower}={{name: {training.pop(tower)}, dim: 8}}" for tower in ("retriever", "ranker") if tower in training]
-    sampler = {"pool": 20, "samples": 5} | {name: training.pop(name) for name in ("negatives", "distillation") if name in training}
+    towers = [
+        f"{tower}={{name: {training.pop(tower)}, dim: 8}}" for tower in ("retriever", "ranker") if tower in training
+    ]
+    sampler = {"pool": 20, "samples": 5} | {
+        name: training.pop(name) for name in ("negatives", "distillation") if name in training
+    }
     settings = load_settings(
-        pipeline, [f"training={training | {'epochs': 2, 'batch_size': 200, 'start': 'random'}}", f"sampler={sampler}", *towers]
+        pipeline,
+        [f"training={training | {'epochs': 2, 'batch_size': 200, 'start': 'random'}}", f"sampler={sampler}", *towers],
     )
     run = runs.train(settings, console=quiet)
     estimated = set(pl.read_csv(run.folder / "history.csv").columns)
@@ -90,7 +95,15 @@ def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, m
     pipeline = write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     settings = load_settings(
-        pipeline, [f"training.averaging={share}", f"training.method={method}", "training.epochs=2", "training.batch_size=200", FPMC, LIGHT]
+        pipeline,
+        [
+            f"training.averaging={share}",
+            f"training.method={method}",
+            "training.epochs=2",
+            "training.batch_size=200",
+            FPMC,
+            LIGHT,
+        ],
     )
     found = []
     average = Bookkeeper._average
@@ -99,7 +112,10 @@ def test_what_is_kept_is_the_average_over_epochs(tmp_path, monkeypatch, share, m
         average(self, epoch)
         names = self.stage.trained
         found.append(
-            [[v.numpy() for name in names for v in towers[name].trainable_variables] for towers in (self.stage.trained, self.stage.kept)]
+            [
+                [v.numpy() for name in names for v in towers[name].trainable_variables]
+                for towers in (self.stage.trained, self.stage.kept)
+            ]
         )
 
     monkeypatch.setattr(Bookkeeper, "_average", watched)
@@ -138,10 +154,14 @@ def test_scann_measures_what_the_exact_index_measures_on_a_small_catalogue(train
 
 def test_a_second_run_into_the_same_folder_is_refused_unless_told_otherwise(trained):
     root = trained.folder.parent
-    with pytest.raises(InputError, match="the run exists; go on with --resume, replace it with --overwrite, or choose another --name"):
+    with pytest.raises(
+        InputError, match="the run exists; go on with --resume, replace it with --overwrite, or choose another --name"
+    ):
         runs.train(trained.settings, root, quiet)
     longer = trained.settings.model_copy(update={"seed": 2})
-    with pytest.raises(InputError, match="cannot resume with other settings than the run began with; these differ: seed"):
+    with pytest.raises(
+        InputError, match="cannot resume with other settings than the run began with; these differ: seed"
+    ):
         runs.train(longer, root, quiet, resume=True)
 
 
@@ -207,7 +227,9 @@ def test_what_is_no_run_or_is_damaged_cannot_be_opened(trained, tmp_path):
     with pytest.raises(InputError, match="is damaged, or of another run"):
         runs.open_run(damaged)
     shutil.rmtree(damaged / "checkpoints")
-    with pytest.raises(InputError, match=r"has finished no epoch; go on with: tfcorr train .*settings.yaml --root .* --resume"):
+    with pytest.raises(
+        InputError, match=r"has finished no epoch; go on with: tfcorr train .*settings.yaml --root .* --resume"
+    ):
         runs.open_run(damaged)
 
 
@@ -233,7 +255,9 @@ def test_mixed_precision_trains_in_bfloat16_and_keeps_towers_that_compute_in_flo
     monkeypatch.chdir(project.parent)
 
     def one_step(stage, batches, **_):
-        before = {name: [variable.numpy() for variable in tower.trainable_variables] for name, tower in stage.trained.items()}
+        before = {
+            name: [variable.numpy() for variable in tower.trainable_variables] for name, tower in stage.trained.items()
+        }
         logs = stage.model.train_step(next(iter(batches(0, tf.distribute.InputContext()))))
         seen.update(trained=stage.trained, kept=stage.kept, before=before, logs=logs)
 
@@ -245,4 +269,6 @@ def test_mixed_precision_trains_in_bfloat16_and_keeps_towers_that_compute_in_flo
             assert {variable.dtype for variable in tower.trainable_variables} == {tf.float32}
     assert all(np.isfinite(value) for value in seen["logs"].values())
     for name, before in seen["before"].items():
-        assert any(not np.array_equal(*each) for each in zip(before, seen["trained"][name].trainable_variables, strict=True)), name
+        assert any(
+            not np.array_equal(*each) for each in zip(before, seen["trained"][name].trainable_variables, strict=True)
+        ), name

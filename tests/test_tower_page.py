@@ -1,4 +1,5 @@
-"""docs/add-a-tower.md: the code of the page passes the contract of towers, and goes from a pipeline to a served list."""
+"""docs/add-a-tower.md: the code of the page passes the contract of towers, and goes from a pipeline to a served
+list."""
 
 import importlib
 import os
@@ -30,7 +31,18 @@ def files(tmp_path):
 def test_the_towers_of_the_page_pass_the_contract(files):
     for tower in ("fading", "plain"):
         assert f"    PYTHONPATH=. pytest -p {tower} tests/towers/test_contract.py -k {tower}\n" in PAGE
-    command = [sys.executable, "-m", "pytest", "-p", "fading", "-p", "plain", "tests/towers/test_contract.py", "-k", "fading or plain"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "fading",
+        "-p",
+        "plain",
+        "tests/towers/test_contract.py",
+        "-k",
+        "fading or plain",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(files), str(ROOT)])}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -45,14 +57,25 @@ def test_a_tower_of_the_page_is_trained_and_served_by_the_commands(files, monkey
     try:
         importlib.import_module("fading")
         importlib.import_module("plain")
-        arguments = ["--set", "retriever.name=fading", "--set", "ranker={name: plain, dim: 8}", "--set", "training.epochs=1"]
+        arguments = [
+            "--set",
+            "retriever.name=fading",
+            "--set",
+            "ranker={name: plain, dim: 8}",
+            "--set",
+            "training.epochs=1",
+        ]
         for changed, code in (["retriever.fade=2"], 1), ([], 0):
-            monkeypatch.setattr(sys, "argv", ["tfcorr", "train", "walks.yaml", *arguments, *(f"--set={each}" for each in changed)])
+            monkeypatch.setattr(
+                sys, "argv", ["tfcorr", "train", "walks.yaml", *arguments, *(f"--set={each}" for each in changed)]
+            )
             with pytest.raises(SystemExit) as ended:
                 cli.main()
             assert (ended.value.code or 0) == code
     finally:
         RETRIEVERS.pop("fading", None)
         RANKERS.pop("plain", None)
-    found = Recommender(files / "saved_models" / "walks").recommend([["film-3"]], k=5)  # the SavedModel needs no file of the page
+    found = Recommender(files / "saved_models" / "walks").recommend(
+        [["film-3"]], k=5
+    )  # the SavedModel needs no file of the page
     assert found.height == 5

@@ -42,7 +42,9 @@ def test_a_trial_that_rises_above_the_median_is_not_poor(curve, others):
 def test_a_curve_is_that_of_one_stage(tmp_path):
     assert curve_of(tmp_path, "retriever_ndcg@20", "ranker") == []
     rows = [("retriever", 0.1, None), ("retriever", 0.2, None), ("ranker", 0.3, 0.5), ("ranker", 0.3, 0.6)]
-    pl.DataFrame(rows, ["stage", "retriever_ndcg@20", "cascade_ndcg@20"], orient="row").write_csv(tmp_path / "history.csv")
+    pl.DataFrame(rows, ["stage", "retriever_ndcg@20", "cascade_ndcg@20"], orient="row").write_csv(
+        tmp_path / "history.csv"
+    )
     assert curve_of(tmp_path, "retriever_ndcg@20", "ranker") == [0.3, 0.3]
     assert curve_of(tmp_path, "retriever_ndcg@20", "retriever") == [0.1, 0.2]
     assert curve_of(tmp_path, "cascade_ndcg@20", "ranker") == [0.5, 0.6]
@@ -55,13 +57,23 @@ def test_a_curve_is_that_of_one_stage(tmp_path):
 @pytest.fixture
 def job(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.parent)
-    return Job(str(project), ["training.epochs=5", FPMC, LIGHT], str(tmp_path), "trial-7", "cascade_ndcg@20", stops=True, towers=[])
+    return Job(
+        str(project),
+        ["training.epochs=5", FPMC, LIGHT],
+        str(tmp_path),
+        "trial-7",
+        "cascade_ndcg@20",
+        stops=True,
+        towers=[],
+    )
 
 
 def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path, monkeypatch):
     for number in range(GRACE):
         (tmp_path / f"trial-{number}").mkdir()
-        pl.DataFrame({"stage": ["joint"] * 5, "cascade_ndcg@20": [0.99] * 5}).write_csv(tmp_path / f"trial-{number}" / "history.csv")
+        pl.DataFrame({"stage": ["joint"] * 5, "cascade_ndcg@20": [0.99] * 5}).write_csv(
+            tmp_path / f"trial-{number}" / "history.csv"
+        )
     train_apart(job)
     assert len(curve_of(job.folder, "cascade_ndcg@20", "joint")) == GRACE
     assert load_settings(job.folder / "settings.yaml") == load_settings(job.pipeline, job.overrides, "trial-7")
@@ -72,7 +84,9 @@ def test_a_trial_is_a_run_that_ends_as_soon_as_it_is_a_poor_one(job, tmp_path, m
 
 def test_a_trial_knows_the_towers_that_stand_in_files_of_the_users(job, tmp_path):
     (tmp_path / "shared.py").write_text("NAME = 'mine'\n")
-    (tmp_path / "mine.py").write_text("import tfcorr, shared\ntfcorr.RETRIEVERS[shared.NAME] = tfcorr.RETRIEVERS['mf']\n")
+    (tmp_path / "mine.py").write_text(
+        "import tfcorr, shared\ntfcorr.RETRIEVERS[shared.NAME] = tfcorr.RETRIEVERS['mf']\n"
+    )
     with pytest.raises(InputError, match="there is no 'minr'; did you mean 'mine'"):
         train_apart(replace(job, towers=[str(tmp_path / "mine.py")], overrides=["retriever={name: minr}"]))
 

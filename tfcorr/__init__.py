@@ -10,9 +10,12 @@ __version__ = "0.1.0"
 
 # TensorFlow Recommenders needs Keras 2, which tf.keras becomes if this is set before it is first touched.
 _keras = vars(sys.modules["tensorflow"]).get("keras") if "tensorflow" in sys.modules else None
-if type(_keras) is ModuleType and not _keras.__name__.startswith("tf_keras"):  # until touched it is a lazy loader, of a type of its own
+if type(_keras) is ModuleType and not _keras.__name__.startswith(
+    "tf_keras"
+):  # until touched it is a lazy loader, of a type of its own
     raise ImportError(
-        "tfcorr needs Keras 2 (tf_keras), but tf.keras is Keras 3 already; import tfcorr before tensorflow.keras is used, "
+        "tfcorr needs Keras 2 (tf_keras), but tf.keras is Keras 3 already; import tfcorr before tensorflow.keras is "
+        "used, "
         "or set TF_USE_LEGACY_KERAS=1 in the environment"
     )
 os.environ["TF_USE_LEGACY_KERAS"] = "1"

@@ -1,4 +1,5 @@
-"""Work in a process of its own, which ends when the process that began it does, and takes nothing else with it if it dies."""
+"""Work in a process of its own, which ends when the process that began it does, and takes nothing else with it if it
+dies."""
 
 import json
 import os
@@ -20,7 +21,9 @@ class Apart:
     If TensorFlow ends it by a segmentation fault, as it does by chance now and then, it is begun once more.
     """
 
-    def __init__(self, module: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         """environment is beside this process's own."""
         self._command, self._job, self._log = [sys.executable, "-P", "-m", module], job, log
         self._environment = {**os.environ, **(environment or {})}
@@ -30,10 +33,14 @@ class Apart:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("a") as output:
-            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, env=self._environment)
+            process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, env=self._environment
+            )
         assert process.stdin
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(self._job).encode() + b"\n")  # and it stays open for as long as this process lives
+            process.stdin.write(
+                json.dumps(self._job).encode() + b"\n"
+            )  # and it stays open for as long as this process lives
         return process
 
     def has_ended(self, timeout: float | None = None) -> bool:
@@ -59,7 +66,10 @@ class Apart:
             raise KeyboardInterrupt
         said = self._log.read_bytes()[self._begins :].decode(errors="replace").strip().splitlines()
         if code < 0:
-            said.append(f"ended by {signal.Signals(-code).name}" + (", as where memory runs out" if code == -signal.SIGKILL else ""))
+            said.append(
+                f"ended by {signal.Signals(-code).name}"
+                + (", as where memory runs out" if code == -signal.SIGKILL else "")
+            )
         raise InputError((said or [f"ended with exit code {code}"])[-1].removeprefix("error: "))
 
     def end(self) -> None:

@@ -46,38 +46,62 @@ class TrainingSettings(Settings):
     )
     start: Literal["random", "retriever"] = Field(
         "retriever",
-        description="retriever: it is trained alone first, unless this is a warm start, and the other towers' item vectors start from its",
+        description=(
+            "retriever: it is trained alone first, unless this is a warm start, and the other towers' item "
+            "vectors start from its"
+        ),
     )
     start_rate: float = Field(
-        0.3, gt=0, description="of start: retriever, what its learning rate is multiplied by when it goes on with the others"
+        0.3,
+        gt=0,
+        description="of start: retriever, what its learning rate is multiplied by when it goes on with the others",
     )
     item_vectors: Literal["counts", "random"] = Field(
-        "counts", description="what every tower's begin as: factors of how often items stand near each other in training, or noise"
+        "counts",
+        description=(
+            "what every tower's begin as: factors of how often items stand near each other in training, or noise"
+        ),
     )
     warm_start: Path | None = Field(
-        None, description="a run of the same towers, whose weights this one starts from; its items and users may be others"
+        None,
+        description="a run of the same towers, whose weights this one starts from; its items and users may be others",
     )
-    loss: LossName = Field("softmax", description="of both towers over the target and its negatives; the paper's is softmax")
+    loss: LossName = Field(
+        "softmax", description="of both towers over the target and its negatives; the paper's is softmax"
+    )
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
     patience: int = Field(3, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
     batch_size: int = Field(256, ge=1, description="training targets a step")
     examples: Examples = Field(
         "prefix",
-        description="the retriever reads each target's history by itself (the paper), or a window of history once for all its targets",
+        description=(
+            "the retriever reads each target's history by itself (the paper), or a window of history once "
+            "for all its targets"
+        ),
     )
     distribution: Distribution = Field("none", description="over this machine's GPUs, or the processes of TF_CONFIG")
-    mixed_precision: bool = Field(False, description="compute the towers in bfloat16, scores and losses in float32; for GPUs")
-    averaging: float = Field(
-        0.7, ge=0, lt=1, description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is"
+    mixed_precision: bool = Field(
+        False, description="compute the towers in bfloat16, scores and losses in float32; for GPUs"
     )
-    kl_weight: float = Field(1.0, ge=0, description="of corr: weight of the distillation in the retriever's loss; 1 is the paper's")
-    adversarial_weight: float = Field(1.0, ge=0, description="of adversarial: weight of the policy gradient in the retriever's loss")
+    averaging: float = Field(
+        0.7,
+        ge=0,
+        lt=1,
+        description="share of the earlier epochs in the average that is kept; 0 keeps the last as it is",
+    )
+    kl_weight: float = Field(
+        1.0, ge=0, description="of corr: weight of the distillation in the retriever's loss; 1 is the paper's"
+    )
+    adversarial_weight: float = Field(
+        1.0, ge=0, description="of adversarial: weight of the policy gradient in the retriever's loss"
+    )
     retriever: OptimiserSettings = OptimiserSettings()
     ranker: OptimiserSettings = OptimiserSettings(decay=0.5, weight_decay=1.0)
 
     @property
     def starts_from_retriever(self) -> bool:
-        """Whether the retriever is first trained alone: by `start`, but for a warm start, in which every tower has learned already."""
+        """Whether the retriever is first trained alone: by `start`, but for a warm start, in which every tower has
+        learned already."""
         return self.start == "retriever" and self.warm_start is None
 
 
@@ -86,7 +110,9 @@ class MiddleSettings(Settings):
 
     tower: Annotated[SerializeAsAny[TowerSettings], _tower(ChainMap(RETRIEVERS, RANKERS), "sasrec")]
     keep: int = Field(500, ge=20, description="how many items it hands on")
-    samples: int = Field(10, ge=1, description="of corr: how many it resamples, of what was drawn for it, for the next tower")
+    samples: int = Field(
+        10, ge=1, description="of corr: how many it resamples, of what was drawn for it, for the next tower"
+    )
     optimiser: OptimiserSettings = OptimiserSettings()
 
 
@@ -96,21 +122,30 @@ class EvaluationSettings(Settings):
     k: tuple[PositiveInt, ...] = Field((5, 10, 20), min_length=1, description="cut-offs of the metrics")
     retrieve: int = Field(500, ge=20, le=10**6, description="how many items the retriever hands to the ranker")
     order: Literal["fitted", "ranker"] = Field(
-        "fitted", description="the final one: a weighted sum of the stages' scores, fitted on validation, or the ranker's own"
+        "fitted",
+        description="the final one: a weighted sum of the stages' scores, fitted on validation, or the ranker's own",
     )
-    exclude_seen: bool = Field(False, description="never recommend what the user has had; for ratings, not for repeat purchases")
+    exclude_seen: bool = Field(
+        False, description="never recommend what the user has had; for ratings, not for repeat purchases"
+    )
     batch_size: int = Field(128, ge=1, description="users at once")
     validation_users: PositiveInt | None = Field(
-        20_000, description="how many users are measured after each epoch, and the final order is fitted on; null takes all"
+        20_000,
+        description="how many users are measured after each epoch, and the final order is fitted on; null takes all",
     )
 
 
 def check_sizes(sizes: Sequence[int], ks: Sequence[int]) -> None:
-    """Raises: InputError if a stage hands on more than it was handed, or a metric's cut-off is beyond what the ranker is."""
+    """Raises: InputError if a stage hands on more than it was handed, or a metric's cut-off is beyond what the ranker
+    is."""
     if list(sizes) != sorted(sizes, reverse=True):
-        raise InputError(f"the cascade would hand on {' → '.join(map(str, sizes))} items; lower middle's keep, or raise retrieve")
+        raise InputError(
+            f"the cascade would hand on {' → '.join(map(str, sizes))} items; lower middle's keep, or raise retrieve"
+        )
     if max(ks) > sizes[-1]:
-        raise InputError(f"k = {max(ks)} is beyond the {sizes[-1]} items that the ranker is handed; lower k, or hand it more")
+        raise InputError(
+            f"k = {max(ks)} is beyond the {sizes[-1]} items that the ranker is handed; lower k, or hand it more"
+        )
 
 
 class RunSettings(Settings):
@@ -121,13 +156,19 @@ class RunSettings(Settings):
     history_length: int = Field(50, ge=1, description="M, how many of a user's latest items the towers see")
     data: DataSettings
     retriever: Annotated[SerializeAsAny[TowerSettings], _tower(RETRIEVERS, "bsarec")] = BSARecSettings()
-    middle: tuple[MiddleSettings, ...] = Field((), description="towers between the two, in a cascade of more than two stages")
+    middle: tuple[MiddleSettings, ...] = Field(
+        (), description="towers between the two, in a cascade of more than two stages"
+    )
     ranker: Annotated[SerializeAsAny[TowerSettings], _tower(RANKERS, "din", COUNTED)] = DINSettings.parse(COUNTED)
     sampler: SamplerSettings = SamplerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     search: dict[str, SearchSpace] = Field(
-        {}, exclude=True, description="by a setting's name, such as retriever.dim: what `tfcorr tune` may choose for it; no part of a run"
+        {},
+        exclude=True,
+        description=(
+            "by a setting's name, such as retriever.dim: what `tfcorr tune` may choose for it; no part of a run"
+        ),
     )
 
     @property
@@ -152,7 +193,9 @@ class RunSettings(Settings):
     @property
     def needs_index(self) -> bool:
         """Whether a strategy takes the retriever's best of all items."""
-        return bool(GLOBAL & {self.sampler.negatives, self.sampler.distillation if self.training.method == "corr" else None})
+        return bool(
+            GLOBAL & {self.sampler.negatives, self.sampler.distillation if self.training.method == "corr" else None}
+        )
 
     @model_validator(mode="after")
     def _parameter_servers_divide_tables(self) -> Self:
@@ -169,20 +212,28 @@ class RunSettings(Settings):
         }
         if any(unmet.values()):
             asked = ", ".join(what for what, wrong in unmet.items() if wrong)
-            raise InputError(f"training.distribution: parameter-server divides tables and holds none that are whole; it needs {asked}")
+            raise InputError(
+                "training.distribution: parameter-server divides tables and holds none that are whole; it needs "
+                f"{asked}"
+            )
         return self
 
     @model_validator(mode="after")
     def _a_reward_is_relative_to_others(self) -> Self:
         if self.training.method == "adversarial" and self.sampler.samples < 2:
-            raise InputError("training.method: adversarial rewards a sample relative to the others; set sampler.samples to 2 at least")
+            raise InputError(
+                "training.method: adversarial rewards a sample relative to the others; set sampler.samples to 2 at "
+                "least"
+            )
         return self
 
     @model_validator(mode="after")
     def _windows_need_causal_retrievers(self) -> Self:
         for tower, _ in self.towers.values():
             if self.training.examples == "window" and tower.name in RETRIEVERS and not RETRIEVERS[tower.name].causal:
-                raise InputError(f"training.examples: window needs a causal retriever, {tower.name} is none; set it to prefix")
+                raise InputError(
+                    f"training.examples: window needs a causal retriever, {tower.name} is none; set it to prefix"
+                )
         return self
 
     @model_validator(mode="after")
@@ -200,7 +251,8 @@ class RunSettings(Settings):
         drawn = [self.sampler.samples, *(each.samples for each in self.middle)]
         if self.training.method == "corr" and drawn != sorted(drawn, reverse=True):
             raise InputError(
-                f"the towers would resample {' → '.join(map(str, drawn))} items; lower middle's samples, or raise sampler.samples"
+                f"the towers would resample {' → '.join(map(str, drawn))} items; lower middle's samples, or raise "
+                "sampler.samples"
             )
         return self
 
@@ -209,7 +261,8 @@ class RunSettings(Settings):
         others = {self.sampler.negatives or "resample", self.sampler.distillation} - {"resample"}
         if self.middle and (self.training.method == "adversarial" or (self.training.method == "corr" and others)):
             raise InputError(
-                "middle: a cascade of more than two stages is trained by training.method corr, with sampler.negatives and "
+                "middle: a cascade of more than two stages is trained by training.method corr, with "
+                "sampler.negatives and "
                 "sampler.distillation resample, or by two-stage"
             )
         return self
@@ -236,7 +289,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _copy(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """YAML's values with nothing shared, however anchors were used. Raises: ValueError for keys that are no text, or what holds itself."""
+    """YAML's values with nothing shared, however anchors were used. Raises: ValueError for keys that are no text, or
+    what holds itself."""
     if not isinstance(value, dict | list):
         return value
     if id(value) in above:
@@ -251,7 +305,8 @@ def _copy(value: Any, above: tuple[int, ...] = ()) -> Any:
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> RunSettings:
-    """Reads a YAML file and applies overrides such as 'training.epochs=3', and a name for the run. Raises: InputError."""
+    """Reads a YAML file and applies overrides such as 'training.epochs=3', and a name for the run. Raises:
+    InputError."""
     tree = read_yaml(Path(path), overrides)
     if "systems" in tree:
         raise InputError(f"{path}: is a study of several runs; train it with: tfcorr study {path}")
@@ -261,11 +316,14 @@ def load_settings(path: str | Path, overrides: Sequence[str] = (), name: str | N
 
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file's settings with the overrides applied, not validated yet; their name is the file's by default. Raises: InputError."""
+    """A YAML file's settings with the overrides applied, not validated yet; their name is the file's by default.
+    Raises: InputError."""
     try:
         tree = _copy(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys))
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; give the path of a pipeline, or write one: tfcorr init TABLE") from None
+        raise InputError(
+            f"{path}: there is no such file; give the path of a pipeline, or write one: tfcorr init TABLE"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -280,7 +338,9 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def save_settings(settings: RunSettings, path: Path) -> None:
     """Writes the settings, defaults included, such that load_settings gives them back."""
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
 def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -304,7 +364,8 @@ def override(tree: dict[str, Any], text: str) -> None:
 
 
 def put(tree: dict[str, Any], name: str, value: Any) -> None:
-    """Sets one of nested settings by its name, such as training.epochs. Raises: InputError if a name above it is a value."""
+    """Sets one of nested settings by its name, such as training.epochs. Raises: InputError if a name above it is a
+    value."""
     *parents, last = name.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})

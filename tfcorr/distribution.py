@@ -16,10 +16,11 @@ SHARD_BYTES = 2**20  # a table is divided among the parameter servers where each
 def strategy_of(kind: Distribution) -> tf.distribute.Strategy:
     """The strategy of a setting; to be called before any other use of TensorFlow.
 
-    `mirrored` trains on every GPU of this machine, `multi-worker` on every process that `TF_CONFIG` lists, each of which runs
-    the same command on the same files. A replica draws pools of its own; gradients are averaged over the global batch. Under
-    `parameter-server` the workers train asynchronously on variables that the parameter servers hold; embedding tables are
-    divided among these. A worker or a parameter server never returns from here: it serves until it is stopped.
+    `mirrored` trains on every GPU of this machine, `multi-worker` on every process that `TF_CONFIG` lists, each of
+    which runs the same command on the same files. A replica draws pools of its own; gradients are averaged over the
+    global batch. Under `parameter-server` the workers train asynchronously on variables that the parameter servers
+    hold; embedding tables are divided among these. A worker or a parameter server never returns from here: it serves
+    until it is stopped.
 
     Raises: InputError if TF_CONFIG does not describe the cluster that the setting needs.
     """
@@ -37,12 +38,15 @@ def strategy_of(kind: Distribution) -> tf.distribute.Strategy:
 
 
 def is_chief(kind: Distribution) -> bool:
-    """Whether this process is the one that writes the run's folder: the chief of TF_CONFIG's cluster, or else its worker 0."""
+    """Whether this process is the one that writes the run's folder: the chief of TF_CONFIG's cluster, or else its
+    worker 0."""
     if kind != "multi-worker":
         return True
     resolver, cluster = _cluster(kind)
     named = "chief" in cluster.jobs
-    return resolver.task_type == "chief" or (not named and resolver.task_type in (None, "", "worker") and not resolver.task_id)
+    return resolver.task_type == "chief" or (
+        not named and resolver.task_type in (None, "", "worker") and not resolver.task_id
+    )
 
 
 def _cluster(kind: Distribution) -> tuple[tf.distribute.cluster_resolver.ClusterResolver, tf.train.ClusterSpec]:
@@ -68,7 +72,8 @@ def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
 
 
 def first_epoch_here(strategy: tf.distribute.Strategy, epoch: int) -> int | tf.Tensor:
-    """The epoch whose order of the examples comes first: asynchronous workers begin anywhere, each at a place of its own."""
+    """The epoch whose order of the examples comes first: asynchronous workers begin anywhere, each at a place of its
+    own."""
     if not is_asynchronous(strategy):
         return epoch
     # Seeds of 0 stand for none, whatever the global seed is: all workers run this very graph.

@@ -41,7 +41,8 @@ def remove_whole(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
-    """Lets one process at a time do what only one may; the file is made, and stays. Raises: InputError where others do not wait."""
+    """Lets one process at a time do what only one may; the file is made, and stays. Raises: InputError where others do
+    not wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
@@ -52,7 +53,8 @@ def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` make a folder as `write_whole` does; one that stands at `path` gives way once the new one is whole."""
+    """Lets `write` make a folder as `write_whole` does; one that stands at `path` gives way once the new one is
+    whole."""
     replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
 
     def give_way(partial: Path) -> None:
@@ -73,4 +75,6 @@ def read_intact(path: Path, read: Callable[[Path], Content]) -> Content:
     try:
         return read(path)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise InputError(f"{path}: is not there, or is damaged: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise InputError(
+            f"{path}: is not there, or is damaged: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from None

@@ -19,9 +19,12 @@ def value_of(folder: Path, objective: str) -> float:
 
 
 def best_epoch(folder: Path) -> dict[str, float]:
-    """What was measured on validation in the epoch whose weights a run keeps, as {"cascade_ndcg@20": …}. Raises: InputError."""
+    """What was measured on validation in the epoch whose weights a run keeps, as {"cascade_ndcg@20": …}. Raises:
+    InputError."""
     settings = load_settings(folder / "settings.yaml")
-    history = read_intact(folder / "history.csv", pl.read_csv).filter(pl.col("stage") == LAST_STAGE[settings.training.method])
+    history = read_intact(folder / "history.csv", pl.read_csv).filter(
+        pl.col("stage") == LAST_STAGE[settings.training.method]
+    )
     if history.is_empty():
         raise InputError(f"{folder}: its last stage has finished no epoch")
     row = history.row(int(history[f"cascade_ndcg@{MONITORED_K}"].arg_max() or 0), named=True)

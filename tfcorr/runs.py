@@ -75,8 +75,8 @@ def train(
 ) -> Run:
     """Trains into `root/<name>`, from the last finished epoch with `resume`. Raises: InputError.
 
-    A folder that exists is refused unless one of `resume` and `overwrite` is set; one in which another process trains, always.
-    `callbacks` are called in every stage, at an epoch's end once its row stands in history.csv; one that sets
+    A folder that exists is refused unless one of `resume` and `overwrite` is set; one in which another process trains,
+    always. `callbacks` are called in every stage, at an epoch's end once its row stands in history.csv; one that sets
     `model.stop_training` ends the stage there.
     """
     strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
@@ -100,7 +100,9 @@ def _train(
     """What `train` does in a folder that it may have, where no other process trains."""
     warm = settings.training.warm_start
     if warm is not None and warm.resolve() == folder.resolve():
-        raise InputError(f"training.warm_start: {warm} is the run itself, whose weights would be gone; choose another --name")
+        raise InputError(
+            f"training.warm_start: {warm} is the run itself, whose weights would be gone; choose another --name"
+        )
     old = open_run(warm) if warm is not None else None
     dataset = load(settings.data, old.features if old else ())
     console.print(account_table(dataset))
@@ -111,8 +113,12 @@ def _train(
         trained = _build_towers(settings, *known, pairs)
     run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     check_start(settings, run.towers)
-    has_retriever = resume and settings.training.starts_from_retriever and (folder / "checkpoints" / "retriever" / "last").exists()
-    if old is None and settings.training.item_vectors == "counts" and not has_retriever:  # by then all vectors come from the retriever's
+    has_retriever = (
+        resume and settings.training.starts_from_retriever and (folder / "checkpoints" / "retriever" / "last").exists()
+    )
+    if (
+        old is None and settings.training.item_vectors == "counts" and not has_retriever
+    ):  # by then all vectors come from the retriever's
         start_from_counts(trained, dataset, settings.seed, strategy)
     if old is not None:  # also where the run goes on, as some towers may have no state yet
         console.print(_warm_start(old, run, trained), soft_wrap=True)
@@ -126,7 +132,9 @@ def _train(
         for stage in stages_of(settings, trained, run.towers, dataset, strategy, steps):
             fit(
                 stage,
-                batches=lambda epoch, inputs: training_batches(dataset.histories, *sizes, settings.seed, epoch, inputs, dataset.features),
+                batches=lambda epoch, inputs: training_batches(
+                    dataset.histories, *sizes, settings.seed, epoch, inputs, dataset.features
+                ),
                 steps=steps,
                 settings=settings.training,
                 folder=folder,
@@ -136,14 +144,19 @@ def _train(
             )
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"another process of the cluster is gone; start every process again with --resume ({first})") from None
+        raise InputError(
+            f"another process of the cluster is gone; start every process again with --resume ({first})"
+        ) from None
     if settings.evaluation.order == "ranker":
         return run
-    return _with_order(run) if _is_newer_than_weights(run, folder / ORDER) else _fit_order(run, dataset, console, writes)
+    return (
+        _with_order(run) if _is_newer_than_weights(run, folder / ORDER) else _fit_order(run, dataset, console, writes)
+    )
 
 
 def open_run(folder: Path) -> Run:
-    """Opens a run that has finished an epoch of its last stage and, where its final order is fitted, its training. Raises: InputError."""
+    """Opens a run that has finished an epoch of its last stage and, where its final order is fitted, its training.
+    Raises: InputError."""
     if not (folder / "settings.yaml").is_file():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); train one with: tfcorr train PIPELINE.yaml")
     _check_path(folder)
@@ -190,17 +203,24 @@ def _warm_start(old: Run, new: Run, trained: dict[str, Tower]) -> str:
 
     def about(run: Run) -> dict[str, object]:
         towers = {name: tower.model_dump() for name, (tower, _) in run.settings.towers.items()}
-        features = [(feature.name, feature.of, feature.is_categorical) for feature in run.features]  # in order, as the tables are
+        features = [
+            (feature.name, feature.of, feature.is_categorical) for feature in run.features
+        ]  # in order, as the tables are
         return flat({"history_length": run.settings.history_length, **towers, "data": {"features": features}})
 
     before, now = about(old), about(new)
     differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differing:
-        raise InputError(f"training.warm_start: {old.folder} is a run of other towers; these differ: {', '.join(differing)}")
+        raise InputError(
+            f"training.warm_start: {old.folder} is a run of other towers; these differ: {', '.join(differing)}"
+        )
     for towers in (trained, new.towers):
         _take_over(old, new, towers)
     added, gone = (len(set(one.catalogue.ids) - set(other.catalogue.ids)) for one, other in ((new, old), (old, new)))
-    return f"warm start from {old.folder}: {len(new.catalogue):,} items, of which {added:,} are new; {gone:,} of its own are gone"
+    return (
+        f"warm start from {old.folder}: {len(new.catalogue):,} items, of which {added:,} are new; {gone:,} of its own "
+        "are gone"
+    )
 
 
 def _with_order(run: Run) -> Run:
@@ -221,7 +241,9 @@ def _fit_order(run: Run, dataset: Dataset, console: Console, writes: bool) -> Ru
     if writes:
         write_whole(run.folder / ORDER, lambda path: path.write_text(json.dumps(kept, indent=2) + "\n"))
     shares = ", ".join(f"{name} {weight * order.scales[name]:.2f}" for name, weight in order.weights.items())
-    console.print(f"final order, by validation: {shares} (weights of scores of one scale)", highlight=False, soft_wrap=True)
+    console.print(
+        f"final order, by validation: {shares} (weights of scores of one scale)", highlight=False, soft_wrap=True
+    )
     return replace(run, order=order.weights)
 
 
@@ -235,12 +257,19 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
     """Refuses a folder that this run may not have."""
     is_run = (folder / "settings.yaml").is_file()
     if is_run and resume:
-        before, now = (flat(each.model_dump(mode="json")) for each in (load_settings(folder / "settings.yaml"), settings))
+        before, now = (
+            flat(each.model_dump(mode="json")) for each in (load_settings(folder / "settings.yaml"), settings)
+        )
         differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if differing:
-            raise InputError(f"{folder}: cannot resume with other settings than the run began with; these differ: {', '.join(differing)}")
+            raise InputError(
+                f"{folder}: cannot resume with other settings than the run began with; these differ: "
+                f"{', '.join(differing)}"
+            )
     elif is_run and not overwrite:
-        raise InputError(f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name")
+        raise InputError(
+            f"{folder}: the run exists; go on with --resume, replace it with --overwrite, or choose another --name"
+        )
     elif not is_run and folder.exists():
         raise InputError(f"{folder}: is no run (it has no settings.yaml); choose another --name, or remove it by hand")
 
@@ -248,7 +277,10 @@ def _check_claim(folder: Path, settings: RunSettings, resume: bool, overwrite: b
 def _check_path(folder: Path) -> None:
     """Refuses a path that TensorFlow and Polars, which look for files by patterns, would not find again."""
     if set(str(folder)) & set("*?[\\"):
-        raise InputError(f"{folder}: a run is not found again where its path has one of * ? [ \\; take another folder, or cd to it first")
+        raise InputError(
+            f"{folder}: a run is not found again where its path has one of * ? [ \\; take another folder, or cd to "
+            "it first"
+        )
 
 
 def _claim(folder: Path, settings: RunSettings, resume: bool) -> None:
@@ -269,13 +301,17 @@ def _count(settings: RunSettings, dataset: Dataset) -> Pairs:
     return {window: PairCounts(dataset.transitions(window)) for window in settings.windows}
 
 
-def _build_towers(settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature], pairs: Pairs) -> dict[str, Tower]:
+def _build_towers(
+    settings: RunSettings, catalogue: Catalogue, users: list[str], features: list[Feature], pairs: Pairs
+) -> dict[str, Tower]:
     """Towers with their variables made."""
     domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features), pairs)
     towers = {name: tower_of(tower, domain) for name, (tower, _) in settings.towers.items()}
     nothing = tf.zeros([1, settings.history_length], tf.int32)
     context = {"history": nothing, "user": nothing[:, 0]}
-    context |= {feature.name: tf.constant(feature.placeholder(1).values) for feature in features if feature.of != "item"}
+    context |= {
+        feature.name: tf.constant(feature.placeholder(1).values) for feature in features if feature.of != "item"
+    }
     for tower in towers.values():
         tower.score(context, nothing[:, :1])
     return towers
@@ -301,7 +337,8 @@ def account_table(dataset: Dataset) -> Table:
 
 
 def _write_provenance(run: Run, dataset: Dataset, pairs: Pairs) -> None:
-    """The items, the users, the versions and the data's checksum, beside the settings. Raises: InputError if the data changed."""
+    """The items, the users, the versions and the data's checksum, beside the settings. Raises: InputError if the data
+    changed."""
     packages = ["tensorflow", "tf_keras", "tensorflow-recommenders", "scann", "numpy", "polars"]
     provenance = {
         "tfcorr": tfcorr.__version__,
@@ -312,7 +349,10 @@ def _write_provenance(run: Run, dataset: Dataset, pairs: Pairs) -> None:
     if (run.folder / "provenance.json").is_file():
         check_data(run, dataset)
     for window, each in pairs.items():
-        write_whole(run.folder / f"transitions_{window}.parquet", partial(write_transitions, each.keys.numpy(), each.users.numpy()))
+        write_whole(
+            run.folder / f"transitions_{window}.parquet",
+            partial(write_transitions, each.keys.numpy(), each.users.numpy()),
+        )
     catalogue = {"id": dataset.catalogue.ids, "count": dataset.catalogue.counts, "title": dataset.catalogue.titles}
     write_whole(run.folder / "catalogue.parquet", pl.DataFrame(catalogue).write_parquet)
     write_whole(run.folder / "users.parquet", pl.DataFrame({"id": run.users}, schema={"id": pl.String}).write_parquet)
@@ -325,7 +365,8 @@ def check_data(run: Run, dataset: Dataset) -> None:
     trained_on = read_intact(run.folder / "provenance.json", lambda path: json.loads(path.read_text()))["data_sha256"]
     if trained_on != dataset.checksum:
         raise InputError(
-            f"{run.folder}: the data have changed since the run began (SHA-256 {dataset.checksum[:12]}…, was {trained_on[:12]}…); "
+            f"{run.folder}: the data have changed since the run began (SHA-256 {dataset.checksum[:12]}…, was "
+            f"{trained_on[:12]}…); "
             "bring the old data back, or train anew under another --name"
         )
 
@@ -341,11 +382,17 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, ks: Sequence[int] | None = None, retrieve: int | None = None, index: IndexKind = "exact", ranker_alone: bool = False
+    run: Run,
+    ks: Sequence[int] | None = None,
+    retrieve: int | None = None,
+    index: IndexKind = "exact",
+    ranker_alone: bool = False,
 ) -> Evaluation:
-    """Measures the run on the test split and keeps each user's rank in `ranks.parquet`, null where the target was missed.
+    """Measures the run on the test split and keeps each user's rank in `ranks.parquet`, null where the target was
+    missed.
 
-    The cut-offs and the number of items retrieved are the run's own settings by default; `ranker_alone` also ranks all items.
+    The cut-offs and the number of items retrieved are the run's own settings by default; `ranker_alone` also ranks all
+    items.
 
     Raises: InputError if the data have changed, or a k is beyond what is retrieved.
     """
@@ -380,7 +427,9 @@ def evaluate(
 def is_exported(run: Run) -> bool:
     """Whether the newest export is newer than the weights, be it served or not."""
     serving = run.folder / "serving"
-    return _is_newer_than_weights(run, serving / "cascade" / str(max(whole_versions(serving), default=0)) / "saved_model.pb")
+    return _is_newer_than_weights(
+        run, serving / "cascade" / str(max(whole_versions(serving), default=0)) / "saved_model.pb"
+    )
 
 
 def _is_newer_than_weights(run: Run, path: Path) -> bool:

@@ -13,13 +13,20 @@ Algorithm = Literal["bayesian", "random", "hyperband"]
 
 
 class SearchSpace(Settings):
-    """What `tfcorr tune` may choose for a setting: one of these kinds, as in `search: {retriever.dim: {choice: [32, 64]}}`."""
+    """What `tfcorr tune` may choose for a setting: one of these kinds, as in `search: {retriever.dim: {choice: [32,
+    64]}}`."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
-    choice: tuple[Any, ...] | None = Field(None, min_length=2, description="one of these, which may be lists or mappings")
-    int_: tuple[int, int] | None = Field(None, alias="int", description="a whole number between these two, which it may be")
-    log_int: tuple[int, int] | None = Field(None, description="a whole number, as likely below their geometric mean as above it")
+    choice: tuple[Any, ...] | None = Field(
+        None, min_length=2, description="one of these, which may be lists or mappings"
+    )
+    int_: tuple[int, int] | None = Field(
+        None, alias="int", description="a whole number between these two, which it may be"
+    )
+    log_int: tuple[int, int] | None = Field(
+        None, description="a whole number, as likely below their geometric mean as above it"
+    )
     float_: Interval | None = Field(None, alias="float", description="a number between these two")
     log_float: Interval | None = Field(None, description="a number, as likely below their geometric mean as above it")
     boolean: bool = Field(False, description="true or false, where this is true")
@@ -60,16 +67,20 @@ class SearchSpace(Settings):
 def in_order(spaces: Mapping[str, SearchSpace]) -> list[tuple[str, SearchSpace, dict[str, list[str]]]]:
     """Each setting of a search after those that it depends on, with the values (as JSON) that those must have.
 
-    Raises: InputError if a `when` names what is not searched, or a value that is none of its choices, or if they go in a circle.
+    Raises: InputError if a `when` names what is not searched, or a value that is none of its choices, or if they go in
+    a circle.
     """
     conditions = {
-        name: {other: _values(name, other, value, spaces) for other, value in space.when.items()} for name, space in spaces.items()
+        name: {other: _values(name, other, value, spaces) for other, value in space.when.items()}
+        for name, space in spaces.items()
     }
     found: list[str] = []
     while len(found) < len(spaces):
         free = [name for name in spaces if name not in found and conditions[name].keys() <= set(found)]
         if not free:
-            raise InputError(f"search: the conditions of {', '.join(name for name in spaces if name not in found)} go in a circle")
+            raise InputError(
+                f"search: the conditions of {', '.join(name for name in spaces if name not in found)} go in a circle"
+            )
         found += free
     return [(name, spaces[name], conditions[name]) for name in found]
 
@@ -83,5 +94,7 @@ def _values(name: str, other: str, value: Any, spaces: Mapping[str, SearchSpace]
         asked = [json.dumps(each) for each in value]
     unknown = [each for each in asked if each not in choices]
     if unknown or not asked:
-        raise InputError(f"search.{name}.when: {other} is never {', '.join(unknown) or 'nothing'}; it may be {', '.join(choices)}")
+        raise InputError(
+            f"search.{name}.when: {other} is never {', '.join(unknown) or 'nothing'}; it may be {', '.join(choices)}"
+        )
     return asked

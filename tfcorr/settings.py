@@ -24,7 +24,10 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [_sentence(cls, detail) for detail in sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")]
+            problems = [
+                _sentence(cls, detail)
+                for detail in sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+            ]
             raise InputError((f"{where}: " if where else "") + "; ".join(problems)) from None
 
 
@@ -42,7 +45,10 @@ def nearest(word: str, words: list[str]) -> str:
 
 def shown(values: Mapping[str, Any]) -> str:
     """Settings and their values in a line of text."""
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}" for name, value in values.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}"
+        for name, value in values.items()
+    )
 
 
 def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
@@ -66,8 +72,14 @@ def _is_secret(cls: type[Settings], path: str) -> bool:
 def _names(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The settings that exist where an unknown one was found."""
     for part in path:
-        if part not in cls.model_fields:  # a place in a tuple or a key of a mapping, whose element's class has been found already
+        if (
+            part not in cls.model_fields
+        ):  # a place in a tuple or a key of a mapping, whose element's class has been found already
             continue
         annotation = cls.model_fields[str(part)].annotation
-        cls = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        cls = next(
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
     return [field.alias or name for name, field in cls.model_fields.items()]

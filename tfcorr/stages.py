@@ -1,4 +1,5 @@
-"""The stages of each method of training: which model trains, from which negatives, and what is measured after an epoch."""
+"""The stages of each method of training: which model trains, from which negatives, and what is measured after an
+epoch."""
 
 from collections.abc import Iterator
 
@@ -35,7 +36,8 @@ Towers = dict[str, Tower]
 def stages_of(
     settings: RunSettings, trained: Towers, kept: Towers, dataset: Dataset, strategy: tf.distribute.Strategy, steps: int
 ) -> Iterator[Stage]:
-    """The stages of the settings' method, each to be trained before the next is made; `kept` are the towers that keep the best.
+    """The stages of the settings' method, each to be trained before the next is made; `kept` are the towers that keep
+    the best.
 
     steps is the number of batches an epoch.
     """
@@ -50,7 +52,9 @@ def stages_of(
             model.compile(optimizer=_optimiser(optimisers[retriever], trained[retriever], steps))
         measured = _validation(settings, kept, dataset, retriever)
         alone = {retriever: kept[retriever]}  # without the others, so that it is the first stage of any
-        yield Stage(retriever, model, {retriever: trained[retriever]}, alone, measured, f"{retriever}_ndcg@{MONITORED_K}")
+        yield Stage(
+            retriever, model, {retriever: trained[retriever]}, alone, measured, f"{retriever}_ndcg@{MONITORED_K}"
+        )
     if training.starts_from_retriever:
         _start_from(kept[retriever], trained)
     if training.method != "two-stage":
@@ -59,11 +63,25 @@ def stages_of(
             rate = optimisers[retriever].learning_rate * training.start_rate
             optimisers |= {retriever: optimisers[retriever].model_copy(update={"learning_rate": rate})}
         with strategy.scope():
-            sampler = Sampler(settings.sampler, counts, trained[retriever], settings.seed, index.best if index else None)
+            sampler = Sampler(
+                settings.sampler, counts, trained[retriever], settings.seed, index.best if index else None
+            )
             model = _joint(settings, trained, sampler)
-            model.compile(optimizer={name: _optimiser(optimisers[name], tower, steps) for name, tower in trained.items()})
+            model.compile(
+                optimizer={name: _optimiser(optimisers[name], tower, steps) for name, tower in trained.items()}
+            )
         goes_on = frozenset({retriever} if training.starts_from_retriever else ())
-        yield Stage("joint", model, trained, kept, _validation(settings, kept, dataset), cascade, index, settings.sampler.refresh, goes_on)
+        yield Stage(
+            "joint",
+            model,
+            trained,
+            kept,
+            _validation(settings, kept, dataset),
+            cascade,
+            index,
+            settings.sampler.refresh,
+            goes_on,
+        )
         return
     # Now the kept retriever has its best weights, and it is the one that draws for the others.
     index = _snapshot(settings, kept[retriever], dataset)
@@ -73,7 +91,14 @@ def stages_of(
             model = RankerAlone(trained[name], sampler, training.loss, kept[retriever])
             model.compile(optimizer=_optimiser(optimisers[name], trained[name], steps))
         last = "cascade" if name == others[-1] else name
-        yield Stage(name, model, {name: trained[name]}, kept, _validation(settings, kept, dataset, last), f"{last}_ndcg@{MONITORED_K}")
+        yield Stage(
+            name,
+            model,
+            {name: trained[name]},
+            kept,
+            _validation(settings, kept, dataset, last),
+            f"{last}_ndcg@{MONITORED_K}",
+        )
 
 
 def check_start(settings: RunSettings, towers: Towers) -> None:
@@ -83,11 +108,15 @@ def check_start(settings: RunSettings, towers: Towers) -> None:
     widths = {name: int(tower.item_tables["id"].shape[1]) for name, tower in towers.items()}
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise InputError(f"training.start: retriever needs item vectors of one width, these are: {listed}; choose dim so that they agree")
+        raise InputError(
+            f"training.start: retriever needs item vectors of one width, these are: {listed}; choose dim so that "
+            "they agree"
+        )
 
 
 def _start_from(best: Tower, towers: Towers) -> None:
-    """Sets the retriever to its best weights, and every other tower's item vectors, with the features that both see, to its."""
+    """Sets the retriever to its best weights, and every other tower's item vectors, with the features that both see, to
+    its."""
     for variable, value in zip(towers["retriever"].variables, best.variables, strict=True):
         variable.assign(value)
     for tower in list(towers.values())[1:]:
@@ -97,7 +126,8 @@ def _start_from(best: Tower, towers: Towers) -> None:
 
 
 def start_from_counts(towers: Towers, dataset: Dataset, seed: int, strategy: tf.distribute.Strategy) -> None:
-    """Sets every tower's item vectors to what the training split's counts of neighbours say, where they say anything."""
+    """Sets every tower's item vectors to what the training split's counts of neighbours say, where they say
+    anything."""
     by_width: dict[int, npt.NDArray[np.float32]] = {}
     for tower in towers.values():
         table = tower.item_tables["id"]

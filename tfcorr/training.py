@@ -40,9 +40,9 @@ Batches = Callable[[int | tf.Tensor, tf.distribute.InputContext], tf.data.Datase
 class Stage:
     """A model to train, and what is kept of it.
 
-    `trained` are the towers by name whose variables the model trains, `kept` a second set of towers, which holds the average
-    over epochs of the trained ones: it is what `validate` measures, and what is saved when the metric `monitor` is at its best.
-    `goes_on` are towers that an earlier stage trained, whose average goes on from what that one kept.
+    `trained` are the towers by name whose variables the model trains, `kept` a second set of towers, which holds the
+    average over epochs of the trained ones: it is what `validate` measures, and what is saved when the metric `monitor`
+    is at its best. `goes_on` are towers that an earlier stage trained, whose average goes on from what that one kept.
     `index` is what the model draws from, to be refreshed every so many epochs.
     """
 
@@ -70,7 +70,11 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         self.patience, self.averaging = settings.patience, settings.averaging
         self.epochs_done, self.epochs_without_better = tf.Variable(0), tf.Variable(0)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
-        counters = {"epochs_done": self.epochs_done, "epochs_without_better": self.epochs_without_better, "best": self.best}
+        counters = {
+            "epochs_done": self.epochs_done,
+            "epochs_without_better": self.epochs_without_better,
+            "best": self.best,
+        }
         state = tf.train.Checkpoint(model=stage.model, kept=stage.kept, **counters)
         self.state = _manager(state, folder / "checkpoints" / stage.name / "last")
         self.nowhere = None if writes else tempfile.TemporaryDirectory()
@@ -102,7 +106,10 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()} | self.stage.validate()
         wrong = [name for name, each in values.items() if not math.isfinite(each)]
         if wrong:
-            raise Diverged(f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} became NaN or infinite; lower the learning rates")
+            raise Diverged(
+                f"{self.stage.name}, epoch {epoch + 1}: {', '.join(wrong)} became NaN or infinite; lower the "
+                "learning rates"
+            )
         value = values[self.stage.monitor]
         better = value > float(self.best)
         if better:
@@ -133,7 +140,8 @@ class Bookkeeper(tf.keras.callbacks.Callback):
 
 
 def _pairs(kept: Sequence[tf.Variable], trained: Sequence[tf.Variable]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:
-    """Each kept variable with the trained one's value, which under parameter servers comes in shards, one after another."""
+    """Each kept variable with the trained one's value, which under parameter servers comes in shards, one after
+    another."""
     pieces = iter(trained)
     for variable in kept:
         whole = next(pieces).read_value()
@@ -170,7 +178,11 @@ class ProgressBar(tf.keras.callbacks.Callback):
             TimeRemainingColumn(),
         ]
         self.progress = Progress(
-            *columns, TextColumn("{task.fields[losses]}"), console=console, transient=True, disable=not console.is_terminal
+            *columns,
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
         self.steps = steps
         self.task: Any = None
@@ -200,25 +212,33 @@ def fit(
     writes: bool,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
 ) -> None:
-    """Trains a stage, from the last state saved in the folder if there is one; leaves what it keeps at its best weights.
+    """Trains a stage, from the last state saved in the folder if there is one; leaves what it keeps at its best
+    weights.
 
-    Args: batches gives the endless stream of training batches from an epoch on, for an input pipeline; steps is the number of
-    batches an epoch; writes is false in the processes that only help the one that keeps the run; callbacks are called last.
+    Args: batches gives the endless stream of training batches from an epoch on, for an input pipeline; steps is the
+    number of batches an epoch; writes is false in the processes that only help the one that keeps the run; callbacks
+    are called last.
     """
     _keep_freed_memory()
     bookkeeper, epochs = Bookkeeper(stage, folder, settings, console, writes), settings.epochs
     done = bookkeeper.restore()
     finished = done == epochs or bookkeeper.stopped_early
     if done:
-        console.print(f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}"))
+        console.print(
+            f"{stage.name}: " + (f"trained already, {done} epochs" if finished else f"going on after epoch {done}")
+        )
     if not finished:
         strategy, bar = stage.model.distribute_strategy, ProgressBar(steps, console)
         own = [bookkeeper] if is_asynchronous(strategy) else [bar, bookkeeper]  # there no step is seen to end
         if stage.index is not None:
             own.insert(0, Refresh(stage.index, stage.refresh))
-        data = tf.keras.utils.experimental.DatasetCreator(lambda inputs: batches(first_epoch_here(strategy, done), inputs))
+        data = tf.keras.utils.experimental.DatasetCreator(
+            lambda inputs: batches(first_epoch_here(strategy, done), inputs)
+        )
         try:
-            run = tf.autograph.experimental.do_not_convert(stage.model.fit)  # AutoGraph is kept out of pipeline and layers
+            run = tf.autograph.experimental.do_not_convert(
+                stage.model.fit
+            )  # AutoGraph is kept out of pipeline and layers
             run(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()
@@ -229,10 +249,20 @@ def fit(
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next: by default large blocks go back to the system, which zeroes them anew each time."""
+    """Has glibc keep what a step frees for the next: by default large blocks go back to the system, which zeroes them
+    anew each time."""
     if platform.libc_ver()[0] == "glibc":
-        glibc, trim, pad, mmap = ctypes.CDLL(None), -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
-        for parameter, size in ((trim, 2**31 - 1), (pad, 2**26), (mmap, 2**25)):  # bytes; the last is the most that it takes
+        glibc, trim, pad, mmap = (
+            ctypes.CDLL(None),
+            -1,
+            -2,
+            -3,
+        )  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+        for parameter, size in (
+            (trim, 2**31 - 1),
+            (pad, 2**26),
+            (mmap, 2**25),
+        ):  # bytes; the last is the most that it takes
             glibc.mallopt(parameter, size)
 
 
@@ -242,7 +272,8 @@ def best_towers(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> 
 
 
 def restore_best(folder: Path, stage: str, towers: dict[str, tf.keras.Model]) -> None:
-    """Sets the towers to a stage's best weights. Raises: InputError before its first epoch is done, or if they are damaged."""
+    """Sets the towers to a stage's best weights. Raises: InputError before its first epoch is done, or if they are
+    damaged."""
     manager = best_towers(folder, stage, towers)
     if manager.latest_checkpoint is None:
         raise InputError(f"{folder}: stage {stage!r} has finished no epoch; {resume_hint(folder)}")
@@ -258,7 +289,9 @@ def _restore(manager: tf.train.CheckpointManager) -> None:
     try:
         manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-        raise InputError(f"{manager.latest_checkpoint}: is damaged, or of another run: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{manager.latest_checkpoint}: is damaged, or of another run: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def resume_hint(folder: Path) -> str:
@@ -279,16 +312,24 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def epoch_losses(values: Mapping[str, Any]) -> str:
-    """The estimated log-losses over all items: the retriever's own loss reads log(L + 1) at all times, and only its gradient informs.
+    """The estimated log-losses over all items: the retriever's own loss reads log(L + 1) at all times, and only its
+    gradient informs.
 
     A tower whose samples allow no such estimate, trained alone, shows its loss.
     """
     what = "log_loss" if any(name.startswith("log_loss") for name in values) else "loss"
     shown = {name.removeprefix(what): value for name, value in values.items() if name.startswith(what)}
-    return what.replace("_", "-") + " " + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
+    return (
+        what.replace("_", "-")
+        + " "
+        + ", ".join(f"{name.strip('_')} {float(value):.3f}".strip() for name, value in shown.items())
+    )
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
     stage, _, metric = monitor.partition("_")
     best = " (best)" if better else ""
-    return f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {epoch_losses(row)}; {stage}'s {metric} {row[monitor]:.4f}{best}"
+    return (
+        f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {epoch_losses(row)}; {stage}'s {metric} "
+        f"{row[monitor]:.4f}{best}"
+    )

@@ -13,12 +13,15 @@ from tfcorr.apart import Apart, job_of_parent
 from tfcorr.files import locked
 from tfcorr.settings import InputError
 
-GRACE = 3  # epochs that every trial has, and trials that there must be beside it, before it may be stopped as a poor one
+GRACE = (
+    3  # epochs that every trial has, and trials that there must be beside it, before it may be stopped as a poor one
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial's process is told: the settings by their origin, where the run lands, and what is to be maximised."""
+    """What a trial's process is told: the settings by their origin, where the run lands, and what is to be
+    maximised."""
 
     pipeline: str
     overrides: list[str]
@@ -35,7 +38,8 @@ class Job:
 
 
 def train_apart(job: Job) -> None:
-    """Trains a job in a new process; what it prints goes to a log beside the run. Raises: InputError, with its last words, if it failed."""
+    """Trains a job in a new process; what it prints goes to a log beside the run. Raises: InputError, with its last
+    words, if it failed."""
     work = Apart(__name__, asdict(job), job.folder.with_name(f"{job.name}.log"))
     try:
         work.has_ended()
@@ -45,7 +49,8 @@ def train_apart(job: Job) -> None:
 
 
 def is_poor(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-    """Whether a trial's best so far is below the median of the others' by the same epoch: Vizier's median rule (KDD'17), on bests.
+    """Whether a trial's best so far is below the median of the others' by the same epoch: Vizier's median rule
+    (KDD'17), on bests.
 
     Each is an objective by epoch; never within the first epochs, nor beside too few others.
     """
@@ -65,9 +70,12 @@ def curve_of(folder: Path, objective: str, stage: str) -> list[float]:
 
 
 def is_poor_by_now(job: Job, stage: str) -> bool:
-    """Whether a job's run is to be stopped in its last stage, by what it and the other trials have come to in theirs."""
+    """Whether a job's run is to be stopped in its last stage, by what it and the other trials have come to in
+    theirs."""
     others = [path.parent for path in Path(job.root).glob("*/history.csv") if path.parent != job.folder]
-    return is_poor(curve_of(job.folder, job.objective, stage), [curve_of(other, job.objective, stage) for other in others])
+    return is_poor(
+        curve_of(job.folder, job.objective, stage), [curve_of(other, job.objective, stage) for other in others]
+    )
 
 
 def _train(job: Job) -> None:
@@ -91,7 +99,13 @@ def _train(job: Job) -> None:
     last = LAST_STAGE[settings.training.method]
     if job.stops and is_poor_by_now(job, last):
         return  # it was stopped, and its search before it could say so
-    runs.train(settings, Path(job.root), Console(width=140), resume=job.folder.exists(), callbacks=[MedianRule()] if job.stops else [])
+    runs.train(
+        settings,
+        Path(job.root),
+        Console(width=140),
+        resume=job.folder.exists(),
+        callbacks=[MedianRule()] if job.stops else [],
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def adversarial(loss="softmax", weight=1.0):
     tf.keras.utils.set_random_seed(0)
     retriever = build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH)
     ranker = build("din", {**RECENT, "dropout": 0.0}, ITEMS, LENGTH)
-    sampler = Sampler(SamplerSettings(pool=8, pool_scope="example", samples=5), np.ones(ITEMS, np.int64), retriever, seed=5)
+    sampler = Sampler(
+        SamplerSettings(pool=8, pool_scope="example", samples=5), np.ones(ITEMS, np.int64), retriever, seed=5
+    )
     model = Adversarial(retriever, ranker, sampler, loss, weight)
     model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model
@@ -52,7 +54,9 @@ def test_the_generators_reward_never_moves_the_discriminator(loss):
 def test_both_towers_learn_a_cyclic_catalogue():
     model = adversarial("bce")
     context, target = batch(2000)
-    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100), epochs=5, verbose=0)
+    model.fit(
+        tf.data.Dataset.from_tensor_slices((context, target)).shuffle(2000, seed=1).batch(100), epochs=5, verbose=0
+    )
     context, target = batch(200, seed=9)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
     for tower in (model.retriever, model.ranker):

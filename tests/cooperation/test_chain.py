@@ -19,7 +19,10 @@ TWO = {"retriever": ("sasrec", {}), "ranker": ("din", RECENT)}
 
 def cascade(towers=None, kl_weight=1.0, dropout=0.0, pool=8, samples=5, middle=4, correction="hits-removed"):
     tf.keras.utils.set_random_seed(0)
-    made = {name: build(kind, {"dim": 8, "dropout": dropout, **more}, ITEMS, LENGTH) for name, (kind, more) in (towers or THREE).items()}
+    made = {
+        name: build(kind, {"dim": 8, "dropout": dropout, **more}, ITEMS, LENGTH)
+        for name, (kind, more) in (towers or THREE).items()
+    }
     settings = SamplerSettings(pool=pool, pool_scope="example", samples=samples, correction=correction)
     sampler = Sampler(settings, np.ones(ITEMS, np.int64), made["retriever"], seed=5)
     model = Chain(made, sampler, [middle] * (len(made) - 2), "softmax", kl_weight)
@@ -31,7 +34,11 @@ def test_of_two_towers_it_is_corr():
     chain, corr = cascade(TWO, dropout=0.1), cooperation(dropout=0.1)
     for step in range(3):
         logs = chain.train_step(batch(seed=step)), corr.train_step(batch(seed=step))
-    for name, same in {"kl_retriever": "kl", "loss_ranker": "loss_ranker", "log_loss_ranker": "log_loss_ranker"}.items():
+    for name, same in {
+        "kl_retriever": "kl",
+        "loss_ranker": "loss_ranker",
+        "log_loss_ranker": "log_loss_ranker",
+    }.items():
         assert float(logs[0][name]) == pytest.approx(float(logs[1][same]), rel=1e-5), name
     for tower in ("retriever", "ranker"):
         for one, other in zip(values(chain.towers[tower]), values(getattr(corr, tower)), strict=True):
@@ -53,7 +60,9 @@ def test_what_the_second_tower_draws_has_its_exact_distribution(popular, correct
     ids = proposal.draw([rows, 2], generator)
     pool = Pool(ids, proposal.log_prob(ids) + log_size, proposal.log_prob(targets) + log_size)
     once = resample(pool, targets, scores(first, ids), 2, 1.0, correction, generator).drawn
-    twice = resample(Pool.of(once, correction), targets, scores(second, once.samples), 1, 1.0, correction, generator).drawn
+    twice = resample(
+        Pool.of(once, correction), targets, scores(second, once.samples), 1, 1.0, correction, generator
+    ).drawn
     counts = np.bincount(twice.samples.numpy().ravel() - 1, minlength=items)
     expected = oracles.three_step_distribution(2, 2, target, first, second, shares, correction)
     assert stats.chisquare(counts, expected * rows).pvalue > FALSE_ALARM
@@ -63,7 +72,8 @@ def test_what_the_second_tower_draws_has_its_exact_distribution(popular, correct
 
 @every_correction
 def test_theorem_3_1_holds_of_the_second_tower(correction):
-    """From many draws of the first, which are many of a large pool, the second draws by its own softmax, whatever the first's."""
+    """From many draws of the first, which are many of a large pool, the second draws by its own softmax, whatever the
+    first's."""
     rng, rows, items = np.random.default_rng(5), 500, 6
     first, second = rng.normal(size=items), rng.normal(size=items) * 1.5
     generator, targets = tf.random.Generator.from_seed(3), tf.ones([rows], tf.int32)
@@ -99,7 +109,9 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, correction):
             shares, q = oracles.resampling(k, list(pool), of[before], counts, 1.0, correction)
             of_target, of_samples = oracles.log_q(q, k, len(s), correction)
             for name in (before, after):
-                expected[f"loss_{name}"].append(oracles.sampled_log_softmax(of[name][k], of[name][s], of_target, of_samples[s]))
+                expected[f"loss_{name}"].append(
+                    oracles.sampled_log_softmax(of[name][k], of[name][s], of_target, of_samples[s])
+                )
             expected[f"kl_{before}"].append(oracles.sampled_kl(of[after][s], of[before][s], of_samples[s]))
             expected[f"log_loss_{after}"].append(oracles.log_loss(of[after], k, s, q[s]))
             expected[f"hardness_{after}"].append(oracles.hardness(of[after], k, s))
@@ -113,13 +125,16 @@ def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, correction):
 
 
 def test_a_steps_gradient_is_that_of_every_pairs_losses(monkeypatch):
-    """Each tower's: of the samples that were drawn, scored anew by the towers, and of the same losses summed pair by pair."""
+    """Each tower's: of the samples that were drawn, scored anew by the towers, and of the same losses summed pair by
+    pair."""
     model, (context, target) = cascade(kl_weight=0.7), batch(rows=6)
     drawn, applied, first, second = {}, {}, model.sampler.resample, module.resample
     monkeypatch.setattr(model.sampler, "resample", lambda *args: drawn.setdefault("retriever", first(*args)))
     monkeypatch.setattr(module, "resample", lambda *args: drawn.setdefault("middle_1", second(*args)))
     for name, optimiser in model.optimizer.items():
-        monkeypatch.setattr(optimiser, "apply_gradients", lambda pairs, name=name: applied.update({name: [g for g, _ in pairs]}))
+        monkeypatch.setattr(
+            optimiser, "apply_gradients", lambda pairs, name=name: applied.update({name: [g for g, _ in pairs]})
+        )
     model.train_step((context, target))
     with tf.GradientTape(persistent=True) as tape:
         total = 0.0
@@ -147,10 +162,13 @@ def test_each_tower_learns_from_its_successor_alone():
 
 
 def test_all_its_towers_learn_a_cyclic_catalogue():
-    """Also where a tower that has learned the rule would draw nothing but the target: the next has other items to learn from."""
+    """Also where a tower that has learned the rule would draw nothing but the target: the next has other items to learn
+    from."""
     model = cascade(dropout=0.1, pool=30, samples=20, middle=10)
     context, target = batch(1200)
-    model.fit(tf.data.Dataset.from_tensor_slices((context, target)).shuffle(1200, seed=1).batch(60), epochs=7, verbose=0)
+    model.fit(
+        tf.data.Dataset.from_tensor_slices((context, target)).shuffle(1200, seed=1).batch(60), epochs=7, verbose=0
+    )
     context, target = batch(200, seed=9)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (200, 1))
     for name, tower in model.towers.items():

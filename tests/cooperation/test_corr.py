@@ -28,7 +28,9 @@ def cooperation(kl_weight=1.0, scope="example", dropout=0.0, pool=8, samples=5, 
     retriever = build("sasrec", {"dim": 8, "dropout": dropout}, ITEMS, LENGTH)
     ranker = build("din", {**RECENT, "dropout": dropout}, ITEMS, LENGTH)
     settings = SamplerSettings(pool=pool, samples=samples, pool_scope=scope, correction=correction)
-    model = CoRR(retriever, ranker, Sampler(settings, np.ones(ITEMS, np.int64), retriever, seed=5), "softmax", kl_weight)
+    model = CoRR(
+        retriever, ranker, Sampler(settings, np.ones(ITEMS, np.int64), retriever, seed=5), "softmax", kl_weight
+    )
     model.compile(optimizer={"retriever": adam(retriever), "ranker": adam(ranker)})
     return model
 
@@ -50,14 +52,19 @@ def test_distillation_moves_the_retriever_and_never_the_ranker(scope):
         model.train_step(batch())
     for one, other in zip(values(with_kl.ranker), values(without.ranker), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert any(not np.allclose(one, other) for one, other in zip(values(with_kl.retriever), values(without.retriever), strict=True))
+    assert any(
+        not np.allclose(one, other)
+        for one, other in zip(values(with_kl.retriever), values(without.retriever), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
-    ("scope", "correction"), [("example", "hits-removed"), ("batch", "hits-removed"), ("example", "item"), ("example", "paper")]
+    ("scope", "correction"),
+    [("example", "hits-removed"), ("batch", "hits-removed"), ("example", "item"), ("example", "paper")],
 )
 def test_every_logged_number_of_a_step_is_the_oracles(monkeypatch, scope, correction):
-    """From the towers' scores before the step, the pool and the samples that it drew; log_q is found anew from these."""
+    """From the towers' scores before the step, the pool and the samples that it drew; log_q is found anew from
+    these."""
     model, (context, target) = cooperation(scope=scope, correction=correction), batch(rows=6)
     ids = np.tile(np.arange(1, ITEMS + 1, dtype=np.int32), (6, 1))
     m = model.retriever.score(context, ids).numpy().astype(float)

@@ -46,7 +46,9 @@ def gradient_at_target(drawn, ranked):
     return float(tape.gradient(loss, target))
 
 
-@pytest.mark.parametrize(("correction", "low", "high"), [("hits-removed", -0.99, -0.9), ("item", -0.96, -0.88), ("paper", -0.25, -0.05)])
+@pytest.mark.parametrize(
+    ("correction", "low", "high"), [("hits-removed", -0.99, -0.9), ("item", -0.96, -0.88), ("paper", -0.25, -0.05)]
+)
 def test_gradient_at_the_target_is_that_of_the_full_softmax_but_for_the_papers(correction, low, high):
     """Full: R's share of the target less 1, −0.947. The standard error of each mean here is below 0.005."""
     ranked = scores(1, 0.053)
@@ -58,7 +60,8 @@ def test_gradient_at_the_target_is_that_of_the_full_softmax_but_for_the_papers(c
 @pytest.mark.parametrize("popular", [False, True])
 @pytest.mark.parametrize(("correction", "most"), [("hits-removed", 0.08), ("item", 0.08), ("paper", None)])
 def test_gradient_tends_to_the_full_softmaxs_as_pool_and_samples_grow(correction, most, popular):
-    """Summed over groups of items, as 12,000 gradients of their own would be noise. The paper's is still away at n = 4,000."""
+    """Summed over groups of items, as 12,000 gradients of their own would be noise. The paper's is still away at n =
+    4,000."""
     retrieved, ranked = scores(0, 0.02), scores(1, 0.3)
     groups = np.arange(ITEMS) % 50 + 1
     groups[TARGET - 1] = 0
@@ -91,7 +94,8 @@ def test_gradient_tends_to_the_full_softmaxs_as_pool_and_samples_grow(correction
 
 
 def test_the_share_of_targets_among_the_samples():
-    """Where the retriever is sure of the target the paper's draws are nearly all the target, and those with hits removed never."""
+    """Where the retriever is sure of the target the paper's draws are nearly all the target, and those with hits
+    removed never."""
     sure = scores(0, 0.6)
     assert np.mean(draw("paper", sure, 100, 20).samples == TARGET) > 0.9
     assert np.mean(draw("item", sure, 100, 20).samples == TARGET) == pytest.approx(0.6, abs=0.1)
@@ -124,9 +128,12 @@ def test_a_pool_that_holds_the_target_alone_counts_for_nothing():
 
 @pytest.mark.parametrize("correction", ["hits-removed", "item"])
 def test_what_is_subtracted_in_a_pool_is_the_positions_that_an_item_can_expect(correction):
-    """In {k} ∪ C the others have n Y each; the target the 1 that it is put in with, and n Y more where its hits count too."""
+    """In {k} ∪ C the others have n Y each; the target the 1 that it is put in with, and n Y more where its hits count
+    too."""
     counts = np.log([0.5, 0.25, 2.0])
-    pool = Pool(tf.constant([[3, TARGET, 9]]), tf.constant(counts[None], tf.float32), tf.constant([counts[1]], tf.float32))
+    pool = Pool(
+        tf.constant([[3, TARGET, 9]]), tf.constant(counts[None], tf.float32), tf.constant([counts[1]], tf.float32)
+    )
     found = pool.corrected(tf.constant([TARGET]), correction)
     assert isinstance(found, Drawn)
     of_target = 0.0 if correction == "hits-removed" else np.log(1.25)

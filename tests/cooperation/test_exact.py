@@ -36,7 +36,9 @@ def test_draws_are_from_the_softmax_itself_and_log_q_is_its_logarithm(correction
     assert stats.chisquare(counts[q > 0], q[q > 0] * counts.sum()).pvalue > FALSE_ALARM
     assert (counts[q == 0] == 0).all()
     others = found.drawn.samples.numpy() != TARGET
-    np.testing.assert_allclose(found.drawn.sample_log_q.numpy()[others], np.log(q[found.drawn.samples.numpy()[others] - 1]), atol=1e-5)
+    np.testing.assert_allclose(
+        found.drawn.sample_log_q.numpy()[others], np.log(q[found.drawn.samples.numpy()[others] - 1]), atol=1e-5
+    )
     of_target = np.log(q[TARGET - 1] + 1 / 2)  # it has one position more than its draws in {k} ∪ S
     np.testing.assert_allclose(found.drawn.target_log_q, of_target, atol=1e-5)
     np.testing.assert_allclose(found.drawn.sample_log_q.numpy()[~others], of_target, atol=1e-5)

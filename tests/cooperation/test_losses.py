@@ -23,12 +23,21 @@ ROWS = st.integers(1, 6).flatmap(lambda size: st.lists(st.tuples(FLOATS, FLOATS,
 def test_sampled_log_softmax_is_equation_1(rows, score, log_q):
     scores, _, sample_log_q = np.array(rows, np.float64).T
     loss = sampled_log_softmax(
-        tf.constant([score]), tf.constant([scores], tf.float32), tf.constant([log_q]), tf.constant([sample_log_q], tf.float32)
+        tf.constant([score]),
+        tf.constant([scores], tf.float32),
+        tf.constant([log_q]),
+        tf.constant([sample_log_q], tf.float32),
     )
-    assert loss.numpy()[0] == pytest.approx(oracles.sampled_log_softmax(score, scores, log_q, sample_log_q), rel=1e-4, abs=1e-4)
+    assert loss.numpy()[0] == pytest.approx(
+        oracles.sampled_log_softmax(score, scores, log_q, sample_log_q), rel=1e-4, abs=1e-4
+    )
 
 
-@given(st.lists(FLOATS, min_size=1, max_size=8).flatmap(lambda scores: st.tuples(st.just(scores), st.integers(1, len(scores)))))
+@given(
+    st.lists(FLOATS, min_size=1, max_size=8).flatmap(
+        lambda scores: st.tuples(st.just(scores), st.integers(1, len(scores)))
+    )
+)
 @settings(max_examples=50, deadline=None)
 def test_full_log_softmax_is_that_of_the_items_1_to_n(drawn):
     scores, target = drawn
@@ -41,7 +50,9 @@ def test_the_full_log_softmaxs_gradient_is_the_softmax_less_the_target():
     scores = tf.Variable(np.random.default_rng(3).normal(size=(2, 5)), dtype=tf.float32)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(full_log_softmax(tf.gather(scores, [4, 1], batch_dims=1), scores))
-    expected = [oracles.softmax(row) - np.eye(5)[k] for row, k in zip(scores.numpy().astype(float), (4, 1), strict=True)]
+    expected = [
+        oracles.softmax(row) - np.eye(5)[k] for row, k in zip(scores.numpy().astype(float), (4, 1), strict=True)
+    ]
     np.testing.assert_allclose(tape.gradient(loss, scores), expected, atol=1e-6)
 
 
@@ -78,7 +89,10 @@ def test_uniform_negatives_give_plain_sampled_softmax():
     loss = sampled_log_softmax(scores[:, 0], scores[:, 1:], log_y[:, 0], log_y[:, 1:])
     plain = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.zeros(4, tf.int32), logits=scores)
     np.testing.assert_allclose(loss, plain, rtol=1e-5)
-    expected = [oracles.kl(oracles.softmax(r.astype(float)), oracles.softmax(m.astype(float))) for r, m in zip(other, scores, strict=True)]
+    expected = [
+        oracles.kl(oracles.softmax(r.astype(float)), oracles.softmax(m.astype(float)))
+        for r, m in zip(other, scores, strict=True)
+    ]
     np.testing.assert_allclose(sampled_kl(other, scores, log_y), expected, rtol=1e-4)
 
 
@@ -98,7 +112,9 @@ def test_the_estimated_log_loss_tends_to_the_full_one():
     scores, q = rng.normal(size=30), oracles.softmax(rng.normal(size=30))
     drawn = rng.choice(30, size=20_000, p=q)
     log_count = tf.constant(np.log(q * 20_000)[None, drawn], tf.float32)
-    estimate = estimated_log_loss(tf.constant([scores[3]]), tf.constant(scores[None, drawn]), log_count, tf.constant(drawn[None] == 3))
+    estimate = estimated_log_loss(
+        tf.constant([scores[3]]), tf.constant(scores[None, drawn]), log_count, tf.constant(drawn[None] == 3)
+    )
     assert estimate.numpy()[0] == pytest.approx(oracles.full_log_softmax(scores, 3), abs=0.05)
     nothing = estimated_log_loss(tf.constant([1.0]), tf.zeros([1, 4]), tf.zeros([1, 4]), tf.ones([1, 4], tf.bool))
     assert nothing.numpy()[0] == 0  # samples that are all the target count no other item
@@ -119,9 +135,9 @@ def test_no_gradient_flows_into_the_teacher_or_through_log_q():
 def test_theorem_3_2_sampled_losses_tend_to_the_full_ones(popular):
     """With S from Y, the sampled KL, the sampled log-softmax and its gradient tend to those over all items as L grows.
 
-    The log-softmax's sum over S grows with L, so it is the loss less log L and the target's log Y that tends to the full one.
-    Errors are means over 300 estimates and shrink tenfold or more from L = 20 to 2,000; asking for a third leaves the chance
-    of a false alarm far below 1e-6.
+    The log-softmax's sum over S grows with L, so it is the loss less log L and the target's log Y that tends to the
+    full one. Errors are means over 300 estimates and shrink tenfold or more from L = 20 to 2,000; asking for a third
+    leaves the chance of a false alarm far below 1e-6.
     """
     rng = np.random.default_rng(2)
     items, target = 50, 0
@@ -135,10 +151,14 @@ def test_theorem_3_2_sampled_losses_tend_to_the_full_ones(popular):
         scores = tf.Variable(retriever.astype(np.float32))
         with tf.GradientTape() as tape:
             samples = tf.gather(scores, drawn)
-            loss = sampled_log_softmax(tf.repeat(scores[target], 300), samples, tf.repeat(log_y[target], 300), log_y[drawn])
+            loss = sampled_log_softmax(
+                tf.repeat(scores[target], 300), samples, tf.repeat(log_y[target], 300), log_y[drawn]
+            )
             mean = tf.reduce_mean(loss)
         gradient = tf.convert_to_tensor(tape.gradient(mean, scores)).numpy()
-        errors["kl"].append(np.abs(sampled_kl(ranker.astype(np.float32)[drawn], samples, log_y[drawn]) - oracles.kl(p, q)).mean())
+        errors["kl"].append(
+            np.abs(sampled_kl(ranker.astype(np.float32)[drawn], samples, log_y[drawn]) - oracles.kl(p, q)).mean()
+        )
         errors["loss"].append(np.abs(loss - np.log(size) - log_y[target] + np.log(q[target])).mean())
         errors["gradient"].append(np.abs(gradient - (q - np.eye(items)[target])).sum())
     for name, (few, many) in errors.items():
@@ -147,5 +167,8 @@ def test_theorem_3_2_sampled_losses_tend_to_the_full_ones(popular):
 
 
 def test_hardness_counts_ties_against_the_target_and_leaves_the_target_itself_out():
-    scores, is_target = tf.constant([[3.0, 1.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0]]), tf.constant([[False] * 3 + [True], [True] * 4])
+    scores, is_target = (
+        tf.constant([[3.0, 1.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0]]),
+        tf.constant([[False] * 3 + [True], [True] * 4]),
+    )
     assert hardness(tf.constant([2.0, 5.0]), scores, is_target).numpy() == pytest.approx([2 / 3, 0])

@@ -27,7 +27,9 @@ def scores_and_proposal(popular):
     return rng.normal(size=ITEMS) * 1.5, weights / weights.sum()
 
 
-def draw_two_steps(pool_size, target, scores, proposal, temperature, rows, scope="example", samples=1, correction="paper"):
+def draw_two_steps(
+    pool_size, target, scores, proposal, temperature, rows, scope="example", samples=1, correction="paper"
+):
     """What the sampler draws for `rows` equal contexts, items counted from 0."""
     rng, y = generator(), Weighted(proposal)
     of_item = tf.constant([0.0, *scores], tf.float32)
@@ -57,7 +59,11 @@ def test_two_step_sampler_draws_from_its_exact_distribution(popular, temperature
     expected = oracles.two_step_distribution(3, 2, scores, proposal, temperature, correction)
     assert stats.chisquare(counts, expected * counts.sum()).pvalue > FALSE_ALARM
     wrong = [oracles.two_step_distribution(3, 2, scores, proposal, temperature * 1.3, correction)]
-    wrong += [oracles.two_step_distribution(3, 2, scores, proposal, temperature, other) for other in CORRECTIONS if other != correction]
+    wrong += [
+        oracles.two_step_distribution(3, 2, scores, proposal, temperature, other)
+        for other in CORRECTIONS
+        if other != correction
+    ]
     for each in wrong:  # the test tells these apart
         assert stats.chisquare(counts, each * counts.sum()).pvalue < FALSE_ALARM
 
@@ -65,10 +71,14 @@ def test_two_step_sampler_draws_from_its_exact_distribution(popular, temperature
 @every_correction
 @pytest.mark.parametrize("popular", [False, True])
 def test_theorem_3_1_two_step_sampler_tends_to_the_retrievers_softmax(popular, correction):
-    """The total variation to softmax(M) falls as n grows, exactly as enumerated for small n and as drawn for a large one."""
+    """The total variation to softmax(M) falls as n grows, exactly as enumerated for small n and as drawn for a large
+    one."""
     scores, proposal = scores_and_proposal(popular)
     limit = limit_of(scores, 2, correction)
-    distances = [np.abs(oracles.two_step_distribution(n, 2, scores, proposal, 1.0, correction) - limit).sum() / 2 for n in (1, 2, 4, 8)]
+    distances = [
+        np.abs(oracles.two_step_distribution(n, 2, scores, proposal, 1.0, correction) - limit).sum() / 2
+        for n in (1, 2, 4, 8)
+    ]
     assert distances == sorted(distances, reverse=True)
     drawn = draw_two_steps(1000, 2, scores, proposal, 1.0, rows=2_000, samples=20, correction=correction)
     counts = np.bincount(drawn.drawn.samples.numpy().ravel() - 1, minlength=ITEMS)
@@ -98,10 +108,11 @@ def test_log_q_and_statistics_are_those_of_the_pool(scope, correction):
 @every_correction
 @pytest.mark.parametrize("popular", [False, True])
 def test_losses_of_two_step_samples_tend_to_the_full_ones(popular, correction):
-    """Of scores other than the retriever's, over a large pool and many samples; whatever the proposal, but for the paper's log_q.
+    """Of scores other than the retriever's, over a large pool and many samples; whatever the proposal, but for the
+    paper's log_q.
 
-    The gradient's error is the sum of its parts' over 6 items; 0.1 is ten times what is found here, and by the paper's log_q,
-    which is of positions, a popular proposal's is 0.5.
+    The gradient's error is the sum of its parts' over 6 items; 0.1 is ten times what is found here, and by the paper's
+    log_q, which is of positions, a popular proposal's is 0.5.
     """
     scores, proposal = scores_and_proposal(popular)
     others, target = np.random.default_rng(6).normal(size=ITEMS), 3
@@ -137,9 +148,11 @@ def test_the_log_loss_over_all_items_is_estimated_whatever_the_correction(popula
 
 @pytest.mark.parametrize("popular", [False, True])
 def test_retrievers_loss_with_temperature_1_reads_its_log_loss_over_the_pool_or_by_the_paper_nothing(popular):
-    """M − log_q is one number for every candidate, so by the paper's log_q over a uniform Y the loss is always log(L + 1).
+    """M − log_q is one number for every candidate, so by the paper's log_q over a uniform Y the loss is always log(L +
+    1).
 
-    Over another Y it is as constant as Y is. With hits removed the target stands beside the samples with its own weight.
+    Over another Y it is as constant as Y is. With hits removed the target stands beside the samples with its own
+    weight.
     """
     scores, proposal = scores_and_proposal(popular)
     of_item = tf.constant([0.0, *scores], tf.float32)

@@ -36,11 +36,15 @@ def drawn_by(name, registry=NEGATIVES, **settings):
     """The draws of a strategy for ROWS equal contexts with targets that vary, and its source."""
     target = tf.constant(np.arange(ROWS) % 3 + 1, tf.int32)
     index = SnapshotIndex(lambda: tf.constant(M[:, None]))
-    settings = SamplerSettings(**{"pool": 8, "pool_scope": "example", "samples": L, "top": 5, "local_top": 3, **settings})
+    settings = SamplerSettings(
+        **{"pool": 8, "pool_scope": "example", "samples": L, "top": 5, "local_top": 3, **settings}
+    )
     sampler = Sampler(settings, COUNTS, Scored(), seed=4, best=index.best)
     query = tf.ones([ROWS, 1])
     resampled = sampler.resample(query, target)
-    source = sampler.source(lambda: query, target, lambda: resampled, lambda ids: tf.gather(tf.constant([0.0, *R]), ids))
+    source = sampler.source(
+        lambda: query, target, lambda: resampled, lambda ids: tf.gather(tf.constant([0.0, *R]), ids)
+    )
     return registry[name](source), resampled, target.numpy()
 
 
@@ -48,7 +52,10 @@ def is_drawn_from(samples, shares):
     """Whether all samples [B, L] may come from the shares [ITEMS]; items of no share never come."""
     counts = np.bincount(np.asarray(samples).ravel(), minlength=ITEMS + 1)[1:]
     possible = shares > 0
-    return not counts[~possible].any() and stats.chisquare(counts[possible], shares[possible] * counts.sum()).pvalue > FALSE_ALARM
+    return (
+        not counts[~possible].any()
+        and stats.chisquare(counts[possible], shares[possible] * counts.sum()).pvalue > FALSE_ALARM
+    )
 
 
 def test_every_name_that_settings_allow_is_registered():
@@ -124,7 +131,9 @@ def test_in_batch_draws_targets_of_other_rows_and_corrects_for_popularity():
 @pytest.mark.parametrize("name", ["popularity", "in-batch", "uniform"])
 def test_a_proposal_first_needed_within_a_graph_serves_other_graphs_too(name):
     sampler = Sampler(SamplerSettings(samples=3), COUNTS, Scored(), seed=4)
-    draw = tf.function(lambda target: NEGATIVES[name](sampler.source(lambda: None, target, lambda: None, lambda _: None)).samples)
+    draw = tf.function(
+        lambda target: NEGATIVES[name](sampler.source(lambda: None, target, lambda: None, lambda _: None)).samples
+    )
     for rows in (5, 7, 9):
         assert draw(tf.ones([rows], tf.int32)).shape == (rows, 3)
 
@@ -143,7 +152,9 @@ def test_resample_is_the_two_steps(correction):
     assert drawn is resampled.drawn
     shares = np.mean(
         [
-            oracles.resampling_distribution(list(pool - 1), k - 1, M.astype(float), np.full(ITEMS, 1 / ITEMS), 1.0, correction)
+            oracles.resampling_distribution(
+                list(pool - 1), k - 1, M.astype(float), np.full(ITEMS, 1 / ITEMS), 1.0, correction
+            )
             for pool, k in zip(resampled.pool.items.numpy(), target, strict=True)
         ],
         axis=0,

@@ -16,7 +16,10 @@ from tfcorr.training import epoch_losses
 
 COUNTS = np.arange(1, ITEMS + 1)
 SHARES = COUNTS / COUNTS.sum()
-ORACLES = {"softmax": oracles.sampled_log_softmax, "bce": lambda target, samples, *_: oracles.binary_cross_entropy(target, samples)}
+ORACLES = {
+    "softmax": oracles.sampled_log_softmax,
+    "bce": lambda target, samples, *_: oracles.binary_cross_entropy(target, samples),
+}
 
 
 def every_score(tower, context):
@@ -64,11 +67,18 @@ def test_a_retriever_alone_learns_by_its_loss_over_all_items(loss):
         assert logs["hardness"] == pytest.approx(np.mean([oracles.hardness(*each) for each in rows]))
 
 
-@pytest.mark.parametrize(("negatives", "correction"), [(None, "hits-removed"), *itertools.product(["resample"], CORRECTIONS)])
+@pytest.mark.parametrize(
+    ("negatives", "correction"), [(None, "hits-removed"), *itertools.product(["resample"], CORRECTIONS)]
+)
 def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(monkeypatch, negatives, correction):
-    ranker, retriever = build("din", RECENT | {"dropout": 0.0}, ITEMS, LENGTH), build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH)
+    ranker, retriever = (
+        build("din", RECENT | {"dropout": 0.0}, ITEMS, LENGTH),
+        build("sasrec", {"dim": 8, "dropout": 0.0}, ITEMS, LENGTH),
+    )
     context, target = batch(rows=6)
-    settings = SamplerSettings(proposal="popularity", pool=7, pool_scope="example", samples=5, negatives=negatives, correction=correction)
+    settings = SamplerSettings(
+        proposal="popularity", pool=7, pool_scope="example", samples=5, negatives=negatives, correction=correction
+    )
     model = RankerAlone(ranker, Sampler(settings, COUNTS, retriever, seed=2), "softmax", retriever)
     model.compile(optimizer=LazyAdam(0.01))
     drawn, source = [], model.sampler.source

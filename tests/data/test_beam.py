@@ -1,4 +1,5 @@
-"""Beam prepares what `prepare` does: the same rows, counts, titles and account, from several files and over several rounds."""
+"""Beam prepares what `prepare` does: the same rows, counts, titles and account, from several files and over several
+rounds."""
 
 import logging
 
@@ -12,7 +13,9 @@ from tfcorr.data.prepared import read_prepared
 from tfcorr.settings import InputError
 
 beam = pytest.importorskip("tfcorr.data.beam")
-OPTIONS = beam.PipelineOptions(["--runner=FnApiRunner"])  # what DirectRunner is where it may load nothing from the network
+OPTIONS = beam.PipelineOptions(
+    ["--runner=FnApiRunner"]
+)  # what DirectRunner is where it may load nothing from the network
 COLUMNS = Columns(rating="stars", title="name")
 
 
@@ -22,7 +25,8 @@ def _quiet():
 
 
 def table(size=900, seed=3):
-    """Rows with few distinct times, titles that change, bad rows, and a chain of users and items that rounds take away link by link."""
+    """Rows with few distinct times, titles that change, bad rows, and a chain of users and items that rounds take away
+    link by link."""
     rng = np.random.default_rng(seed)
     clicks = pl.DataFrame(
         {
@@ -34,7 +38,9 @@ def table(size=900, seed=3):
         }
     )
     links = [(f"chain{n}", f"link{n + step}") for n in range(4) for step in (0, 0, 1)]
-    chain = pl.DataFrame(links, schema=["user_id", "item_id"], orient="row").with_columns(timestamp=1, stars=5, name=pl.lit("Link"))
+    chain = pl.DataFrame(links, schema=["user_id", "item_id"], orient="row").with_columns(
+        timestamp=1, stars=5, name=pl.lit("Link")
+    )
     bad = clicks[:4].with_columns(user_id=pl.Series(["", " ", None, "b"]), item_id=pl.Series(["1", "2", None, " "]))
     return pl.concat([clicks[:500], bad, chain, clicks[500:]], how="vertical_relaxed")
 
@@ -64,7 +70,12 @@ def test_several_files_give_what_prepare_makes_of_their_rows(tmp_path, monkeypat
     same(read_prepared(tmp_path / "prepared"), expected)
     assert account == expected.account
     filtered = "filtered: not rating >= 2"
-    assert [what for what, *_ in account[:4]] == ["read", "skipped: an empty user id", "skipped: an empty item id", filtered]
+    assert [what for what, *_ in account[:4]] == [
+        "read",
+        "skipped: an empty user id",
+        "skipped: an empty item id",
+        filtered,
+    ]
     assert len(rounds) >= 3
     assert sorted(each.name for each in tmp_path.iterdir() if not each.name.startswith("part-")) == ["prepared"]
     with pytest.raises(InputError, match="prepared: is there already"):
@@ -72,11 +83,23 @@ def test_several_files_give_what_prepare_makes_of_their_rows(tmp_path, monkeypat
 
 
 def test_the_command_prepares_a_file_with_titles_of_their_own(tmp_path, capsys):
-    rows = pl.DataFrame({"user_id": [1, 2] * 12, "item_id": [n % 7 for n in range(24)], "timestamp": [f"{n // 5}.5" for n in range(24)]})
+    rows = pl.DataFrame(
+        {"user_id": [1, 2] * 12, "item_id": [n % 7 for n in range(24)], "timestamp": [f"{n // 5}.5" for n in range(24)]}
+    )
     rows.write_parquet(tmp_path / "clicks.parquet")
     pl.DataFrame({"item_id": [3, 99], "title": ["Three", "Other"]}).write_csv(tmp_path / "titles.csv")
-    (tmp_path / "clicks.yaml").write_text(f"data: {{path: {tmp_path}/clicks.parquet, titles: {{path: {tmp_path}/titles.csv}}}}")
-    beam.main([str(tmp_path / "clicks.yaml"), str(tmp_path / "out"), "--set", "data.min_interactions=1", "--runner=FnApiRunner"])
+    (tmp_path / "clicks.yaml").write_text(
+        f"data: {{path: {tmp_path}/clicks.parquet, titles: {{path: {tmp_path}/titles.csv}}}}"
+    )
+    beam.main(
+        [
+            str(tmp_path / "clicks.yaml"),
+            str(tmp_path / "out"),
+            "--set",
+            "data.min_interactions=1",
+            "--runner=FnApiRunner",
+        ]
+    )
     interactions = select(Table(rows.lazy(), 1), DataSettings(path=tmp_path / "clicks.parquet"), "rows")
     interactions.titles.update(read_titles(TitleSettings(path=tmp_path / "titles.csv")))
     same(read_prepared(tmp_path / "out"), prepare(interactions, 1))
@@ -93,10 +116,23 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("change", "damage", "message"),
     [
-        ({}, None, r"part-1.parquet, row 151: an empty user id; received user '', .*mend the row, or set data.on_bad_rows: skip"),
+        (
+            {},
+            None,
+            r"part-1.parquet, row 151: an empty user id; received user '', .*mend the row, or set "
+            r"data.on_bad_rows: skip",
+        ),
         ({}, damaged, r"part-1.parquet: cannot be read as PARQUET"),
-        ({"on_bad_rows": "skip", "filter": "rating > 5"}, None, r"part-\*.parquet: no interaction is left of 916 rows read"),
-        ({"on_bad_rows": "skip", "min_interactions": 500}, None, r"part-\*.parquet: nothing is left of 912 interactions"),
+        (
+            {"on_bad_rows": "skip", "filter": "rating > 5"},
+            None,
+            r"part-\*.parquet: no interaction is left of 916 rows read",
+        ),
+        (
+            {"on_bad_rows": "skip", "min_interactions": 500},
+            None,
+            r"part-\*.parquet: nothing is left of 912 interactions",
+        ),
     ],
 )
 def test_a_mistake_in_the_input_is_one_clear_sentence_and_leaves_nothing(tmp_path, change, damage, message):

@@ -14,7 +14,12 @@ def test_categories_are_numbered_in_their_order_wherever_a_cell_holds_several():
     feature = encode("kind", FeatureSettings(of="item", separator="|"), column, "x.csv")
     assert feature.vocabulary == ["a", "b", "c"]
     assert feature.values.tolist() == [[2, 1], [0, 0], [3, 0], [0, 0], [1, 2]]
-    assert encode("kind", FeatureSettings(of="item"), pl.Series([3, 3, None, 1]), "x.csv").values.tolist() == [[2], [2], [0], [1]]
+    assert encode("kind", FeatureSettings(of="item"), pl.Series([3, 3, None, 1]), "x.csv").values.tolist() == [
+        [2],
+        [2],
+        [0],
+        [1],
+    ]
     with pytest.raises(InputError, match=r"x\.csv: kind has no value for any item of the data; leave it out"):
         encode("kind", FeatureSettings(of="item"), pl.Series([None, " "], dtype=pl.String), "x.csv")
 
@@ -23,14 +28,22 @@ def test_numbers_are_scaled_and_what_is_missing_is_their_mean():
     feature = encode("price", FeatureSettings(of="item", kind="numeric"), pl.Series([None, "1", "3", " "]), "x.csv")
     assert feature.values.tolist() == [0, -1, 1, 0]
     assert (feature.mean, feature.scale) == (2, 1)
-    assert encode("price", FeatureSettings(of="item", kind="numeric"), pl.Series([7, 7]), "x.csv").values.tolist() == [0, 0]
-    with pytest.raises(InputError, match=r"x.csv: price is '3 EUR', expected a number; mend it, or set data.features.price.kind: categor"):
+    assert encode("price", FeatureSettings(of="item", kind="numeric"), pl.Series([7, 7]), "x.csv").values.tolist() == [
+        0,
+        0,
+    ]
+    with pytest.raises(
+        InputError,
+        match=r"x.csv: price is '3 EUR', expected a number; mend it, or set data.features.price.kind: categor",
+    ):
         encode("price", FeatureSettings(of="item", kind="numeric"), pl.Series(["1", "3 EUR"]), "x.csv")
 
 
 @pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
 def test_moments_are_those_of_the_calendar_whatever_the_unit(unit):
-    times = np.array(["1970-01-01T00:00", "2017-11-24T17:21", "2024-02-29T23:59"], "datetime64[s]").astype(np.int64) * unit
+    times = (
+        np.array(["1970-01-01T00:00", "2017-11-24T17:21", "2024-02-29T23:59"], "datetime64[s]").astype(np.int64) * unit
+    )
     assert moments("hour", times).to_list() == [0, 17, 23]
     assert moments("weekday", times).to_list() == [3, 4, 3]  # Thursday, Friday, Thursday
 
@@ -38,8 +51,12 @@ def test_moments_are_those_of_the_calendar_whatever_the_unit(unit):
 def write(folder):
     """Four users with the items a to f in turn, on two devices; g is in the file of items alone."""
     rows = [(f"u{u}", "abcdef"[(u + t) % 6], 3600 * t, ["phone", "tv"][t % 2]) for u in range(4) for t in range(6)]
-    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "device"], orient="row").write_csv(folder / "clicks.csv")
-    pl.DataFrame({"id": list("gfedcba"), "kind": ["x", "y", None, "x|y", "x", "y", "x"]}).write_csv(folder / "items.csv")
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "device"], orient="row").write_csv(
+        folder / "clicks.csv"
+    )
+    pl.DataFrame({"id": list("gfedcba"), "kind": ["x", "y", None, "x|y", "x", "y", "x"]}).write_csv(
+        folder / "items.csv"
+    )
     pl.DataFrame({"user": ["u3", "u1", "u0"], "age": [30, 20, 10]}).write_parquet(folder / "users.parquet")
     return {
         "path": folder / "clicks.csv",
@@ -64,11 +81,15 @@ def test_features_stand_beside_whom_they_belong_to(tmp_path, cold):
     names = [None, "x", "y"]
     genres = [{names[number] for number in row} - {None} for row in features["genre"].values]
     assert genres == [set(), {"x"}, {"y"}, {"x"}, {"x", "y"}, set(), {"y"}, *([{"x"}] if cold else [])]
-    np.testing.assert_allclose(features["age"].values * features["age"].scale + features["age"].mean, [20, 10, 20, 20, 30])
+    np.testing.assert_allclose(
+        features["age"].values * features["age"].scale + features["age"].mean, [20, 10, 20, 20, 30]
+    )
     devices, hours = features["device"], features["hour"]
     assert [devices.vocabulary[number - 1] for number in devices.values[:, 0]] == ["phone", "tv"] * 12
     assert [hours.vocabulary[number - 1] for number in hours.values[:, 0]] == list("012345") * 4
-    for context, target in training_batches(dataset.histories, "prefix", 3, 4, seed=0, features=dataset.features).take(2):
+    for context, target in training_batches(dataset.histories, "prefix", 3, 4, seed=0, features=dataset.features).take(
+        2
+    ):
         users = context["user"].numpy()
         np.testing.assert_array_equal(context["age"], features["age"].values[users])
         steps = (target.numpy() - 1 - (users - 1)) % 6  # where each target stands in its user's walk
@@ -92,19 +113,33 @@ def test_what_is_written_of_features_is_read_again(tmp_path):
     features = [Feature("genre", "item", np.ones((3, 2), np.int32), ["a", "é"]), age]
     write_features(features, tmp_path / "features.json")
     for one, other in zip(read_features(tmp_path / "features.json", 5), features, strict=True):
-        assert (one.name, one.of, one.vocabulary, one.mean, one.scale) == (other.name, other.of, other.vocabulary, other.mean, other.scale)
+        assert (one.name, one.of, one.vocabulary, one.mean, one.scale) == (
+            other.name,
+            other.of,
+            other.vocabulary,
+            other.mean,
+            other.scale,
+        )
         assert one.values.dtype == other.values.dtype
         assert one.values.shape == (5, *other.values.shape[1:])
 
 
 def test_movielens_100k_has_genres_ages_and_occupations():
-    features = {"genre": {"of": "item", "separator": " "}, "age": {"of": "user", "kind": "numeric"}, "occupation": {"of": "user"}}
+    features = {
+        "genre": {"of": "item", "separator": " "},
+        "age": {"of": "user", "kind": "numeric"},
+        "occupation": {"of": "user"},
+    }
     dataset = load(DataSettings.parse({"source": "movielens-100k", "features": features}))
     genre, age, occupation = dataset.features
     assert len(genre.vocabulary) == 19
     assert len(occupation.vocabulary) == 21
     toy_story = dataset.catalogue.ids.index("1") + 1
-    assert {genre.vocabulary[number - 1] for number in genre.values[toy_story] if number} == {"Animation", "Children's", "Comedy"}
+    assert {genre.vocabulary[number - 1] for number in genre.values[toy_story] if number} == {
+        "Animation",
+        "Children's",
+        "Comedy",
+    }
     first = dataset.histories.users.index("1") + 1
     assert age.values[first] * age.scale + age.mean == pytest.approx(24)
     assert occupation.vocabulary[occupation.values[first, 0] - 1] == "technician"
@@ -113,16 +148,40 @@ def test_movielens_100k_has_genres_ages_and_occupations():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"items": None}, "data.features: genre is of each item, but nothing says where from; set data.items to a file"),
-        ({"items": {"path": "items.csv", "key": "item_id"}}, r"items.csv: no column 'item_id'; it has: id, kind; set data.items.key"),
-        ({"features": {"colour": {"of": "item"}}}, r"items.csv: no column 'colour'; it has: id, kind; set data.features"),
-        ({"features": {"colour": {"of": "interaction"}}}, r"clicks.csv: no column 'colour' for the feature colour; the file has"),
-        ({"features": {"Hour of day": {"of": "interaction"}}}, "features.Hour of day: a feature's name has small letters"),
+        (
+            {"items": None},
+            "data.features: genre is of each item, but nothing says where from; set data.items to a file",
+        ),
+        (
+            {"items": {"path": "items.csv", "key": "item_id"}},
+            r"items.csv: no column 'item_id'; it has: id, kind; set data.items.key",
+        ),
+        (
+            {"features": {"colour": {"of": "item"}}},
+            r"items.csv: no column 'colour'; it has: id, kind; set data.features",
+        ),
+        (
+            {"features": {"colour": {"of": "interaction"}}},
+            r"clicks.csv: no column 'colour' for the feature colour; the file has",
+        ),
+        (
+            {"features": {"Hour of day": {"of": "interaction"}}},
+            "features.Hour of day: a feature's name has small letters",
+        ),
         ({"features": {"history": {"of": "user"}}}, "features.history: a feature's name"),
-        ({"features": {"hour": {"of": "user", "kind": "hour"}}}, "kind hour is made of an interaction's time: set of: interaction"),
-        ({"features": {"age": {"of": "user", "kind": "numeric", "separator": "|"}}}, "kind numeric has one value a cell"),
+        (
+            {"features": {"hour": {"of": "user", "kind": "hour"}}},
+            "kind hour is made of an interaction's time: set of: interaction",
+        ),
+        (
+            {"features": {"age": {"of": "user", "kind": "numeric", "separator": "|"}}},
+            "kind numeric has one value a cell",
+        ),
         ({"features": {}, "cold_items": True}, "cold_items needs a feature of each item"),
-        ({"source": "gowalla", "features": {"device": {"of": "interaction"}}}, "source gowalla has no columns of its interactions"),
+        (
+            {"source": "gowalla", "features": {"device": {"of": "interaction"}}},
+            "source gowalla has no columns of its interactions",
+        ),
     ],
 )
 def test_features_that_cannot_be_had_are_refused(tmp_path, monkeypatch, change, message):

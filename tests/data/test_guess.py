@@ -12,9 +12,15 @@ from tfcorr.tuning.space import own_values
 
 MADE = {  # columns of well-known data sets
     "MovieLens": (["userId", "movieId", "rating", "timestamp"], {"user": 0, "item": 1, "rating": 2, "time": 3}),
-    "Retailrocket": (["timestamp", "visitorid", "event", "itemid", "transactionid"], {"time": 0, "user": 1, "event": 2, "item": 3}),
+    "Retailrocket": (
+        ["timestamp", "visitorid", "event", "itemid", "transactionid"],
+        {"time": 0, "user": 1, "event": 2, "item": 3},
+    ),
     "Amazon": (["reviewerID", "asin", "overall", "unixReviewTime"], {"user": 0, "item": 1, "rating": 2, "time": 3}),
-    "REES46": (["event_time", "event_type", "product_id", "user_id", "user_session"], {"time": 0, "event": 1, "item": 2, "user": 3}),
+    "REES46": (
+        ["event_time", "event_type", "product_id", "user_id", "user_session"],
+        {"time": 0, "event": 1, "item": 2, "user": 3},
+    ),
     "Last.fm": (["user_id", "timestamp", "artist", "track_id", "track_name"], {"user": 0, "time": 1, "item": 3}),
     "H&M": (["t_dat", "customer_id", "article_id", "price"], {"user": 1, "item": 2}),
 }
@@ -26,7 +32,9 @@ def test_columns_of_well_known_tables_are_told(tmp_path, name):
     (tmp_path / "a.csv").write_text(",".join(columns) + "\n" + ",".join("1" for _ in columns) + "\n")
     roles = {role: columns[place] for role, place in expected.items()}
     if "time" not in roles:
-        with pytest.raises(InputError, match=r"cannot tell which column is the time; the file has: .*; say --time COLUMN"):
+        with pytest.raises(
+            InputError, match=r"cannot tell which column is the time; the file has: .*; say --time COLUMN"
+        ):
             guess_columns(tmp_path / "a.csv", {})
         roles["time"] = columns[0]
         assert guess_columns(tmp_path / "a.csv", {"time": columns[0]}) == roles

@@ -11,7 +11,9 @@ from tfcorr.data.interactions import DataSettings, Interactions
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
 
-ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz"), st.integers(0, 5)), min_size=1, max_size=80)
+ROWS = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz"), st.integers(0, 5)), min_size=1, max_size=80
+)
 
 
 def interactions(rows):
@@ -74,7 +76,9 @@ def test_an_epoch_visits_every_training_target_once_with_the_items_before_it(exa
     expected = []
     for start, end in zip(histories.offsets, histories.offsets[1:], strict=False):
         history = histories.items[start:end].tolist()
-        expected += [(tuple(([0] * length + history[:place])[-length:]), history[place]) for place in range(1, len(history) - 2)]
+        expected += [
+            (tuple(([0] * length + history[:place])[-length:]), history[place]) for place in range(1, len(history) - 2)
+        ]
     half = len(seen) // 2
     assert sorted(seen[:half]) == sorted(seen[half:]) == sorted(expected)
     assert seen[:half] != seen[half:] != expected
@@ -100,7 +104,9 @@ def test_windows_hold_what_comes_before_their_targets_and_are_cut_elsewhere_each
         np.testing.assert_array_equal(window.ravel()[context["place"]], target - 1)
         rows += [row[row > 0] for row in window]
         row, column = np.divmod(context["place"], window.shape[1])
-        before = np.array([np.count_nonzero(window[each, : place + 1]) for each, place in zip(row, column, strict=True)])
+        before = np.array(
+            [np.count_nonzero(window[each, : place + 1]) for each, place in zip(row, column, strict=True)]
+        )
         assert (before >= np.minimum(target - 1, 6)).all()
     assert all((np.diff(row) == 1).all() for row in rows)
     assert max(map(len, rows)) == 8
@@ -111,7 +117,10 @@ def test_a_batch_is_as_wide_as_its_longest_history_and_batches_have_like_lengths
     rows = [(f"u{u}", f"i{t % 7}", t) for u, length in enumerate([5, 9, 40, 30, 6, 25] * 5) for t in range(length)]
     histories = prepare(interactions(rows), 1).histories
     steps = steps_per_epoch(histories, "prefix", 20, 16)
-    filled = [context["history"].numpy() > 0 for context, _ in training_batches(histories, "prefix", 20, 16, seed=1).take(steps)]
+    filled = [
+        context["history"].numpy() > 0
+        for context, _ in training_batches(histories, "prefix", 20, 16, seed=1).take(steps)
+    ]
     assert all(each[:, 0].any() for each in filled)
     assert max(each.shape[1] for each in filled) == 20
     assert np.mean(np.concatenate([each.ravel() for each in filled])) > 0.95
@@ -122,8 +131,13 @@ def test_a_batch_is_as_wide_as_its_longest_history_and_batches_have_like_lengths
 def test_batches_from_an_epoch_on_are_those_of_the_whole_stream(examples):
     histories = prepare(interactions(long_rows()), 1).histories
     steps = steps_per_epoch(histories, examples, 3, 4)
-    whole = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=1).take(3 * steps)]
-    later = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=1, first_epoch=2).take(steps)]
+    whole = [
+        target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=1).take(3 * steps)
+    ]
+    later = [
+        target.numpy().tolist()
+        for _, target in training_batches(histories, examples, 3, 4, seed=1, first_epoch=2).take(steps)
+    ]
     assert whole[2 * steps :] == later
     other = [target.numpy().tolist() for _, target in training_batches(histories, examples, 3, 4, seed=2).take(steps)]
     assert other != whole[:steps]
@@ -160,17 +174,23 @@ def test_a_limit_takes_users_evenly_apart_and_rows_name_them():
 
 def test_checksum_tells_data_apart_and_nothing_else():
     rows = long_rows()
-    same, other = prepare(interactions(rows), 1).checksum, prepare(interactions([*rows[:-1], ("u4", "i1", 99)]), 1).checksum
+    same, other = (
+        prepare(interactions(rows), 1).checksum,
+        prepare(interactions([*rows[:-1], ("u4", "i1", 99)]), 1).checksum,
+    )
     assert prepare(interactions(rows), 1).checksum == same != other
 
 
 @pytest.mark.parametrize("name", ["many.csv", "many.parquet"])
 def test_a_million_interactions_are_read_and_prepared_as_one_number_each(tmp_path, monkeypatch, name):
-    """No expanded prefix in memory, and never the reader that goes row by row, though the last column is mostly empty."""
+    """No expanded prefix in memory, and never the reader that goes row by row, though the last column is mostly
+    empty."""
     monkeypatch.setattr("tfcorr.data.interactions._read_irregular", lambda *_: pytest.fail("read row by row"))
     rng, size = np.random.default_rng(0), 1_000_000
     users, items = rng.integers(0, 20_000, size).astype(str), rng.integers(0, 5_000, size).astype(str)
-    frame = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": rng.integers(0, 10**9, size), "coupon": None})
+    frame = pl.DataFrame(
+        {"user_id": users, "item_id": items, "timestamp": rng.integers(0, 10**9, size), "coupon": None}
+    )
     write = frame.write_csv if name.endswith("csv") else frame.write_parquet
     write(tmp_path / name)
     histories = load(DataSettings(path=tmp_path / name)).histories

@@ -29,7 +29,9 @@ def write(tmp_path, text, name="clicks.csv"):
 def test_every_format_reads_the_same(tmp_path, name):
     path = tmp_path / name
     if name.endswith("parquet"):
-        pl.DataFrame({"user_id": ["u1", "u2", "u1"], "item_id": ["i1", "i2", "i2"], "timestamp": [3, 1, 2]}).write_parquet(path)
+        pl.DataFrame(
+            {"user_id": ["u1", "u2", "u1"], "item_id": ["i1", "i2", "i2"], "timestamp": [3, 1, 2]}
+        ).write_parquet(path)
     else:
         write(tmp_path, GOOD.replace(",", "\t") if "tsv" in name else GOOD, name)
     frame = read_interactions(settings(path)).collect()
@@ -51,7 +53,10 @@ def test_integer_ids_and_dates_of_parquet_are_read(tmp_path):
 
 def test_nanoseconds_keep_their_order_beside_a_row_that_is_skipped(tmp_path):
     path = write(tmp_path, HEADER + "u,a,1700000000000000002\nu,b,1700000000000000001\nu,c,never\n")
-    assert read_interactions(settings(path, on_bad_rows="skip")).collect()["time"].to_list() == [1700000000000000002, 1700000000000000001]
+    assert read_interactions(settings(path, on_bad_rows="skip")).collect()["time"].to_list() == [
+        1700000000000000002,
+        1700000000000000001,
+    ]
 
 
 def test_a_byte_order_mark_line_ends_of_windows_and_blank_lines_are_no_matter(tmp_path):
@@ -96,7 +101,9 @@ def test_quoted_fields_may_hold_separators_and_line_ends(tmp_path):
 
 def test_titles_come_from_a_second_file(tmp_path):
     titles = write(tmp_path, "item_id,title\ni1,Toy Story\ni2,\n", "titles.csv")
-    assert read_interactions(settings(write(tmp_path, GOOD), titles=TitleSettings(path=titles))).titles == {"i1": "Toy Story"}
+    assert read_interactions(settings(write(tmp_path, GOOD), titles=TitleSettings(path=titles))).titles == {
+        "i1": "Toy Story"
+    }
 
 
 # what is wrong: (the file's name, its content, further settings, the sentence that the user gets after the file's path)
@@ -105,36 +112,56 @@ MALFORMED = {
         "a.csv",
         "user_id,film_id,timestamp\nu,i,1\n",
         {},
-        ": no column 'item_id' for the item; the file has: user_id, film_id, timestamp; set data.columns.item to the right one",
+        ": no column 'item_id' for the item; the file has: user_id, film_id, timestamp; set data.columns.item to "
+        "the right one",
     ),
-    "empty user id": ("a.csv", HEADER + "u,i,1\n,i,2\n", {}, ", row 3: an empty user id; received user None, item 'i', time '2'" + MEND),
-    "blank item id": ("a.csv", HEADER + "u,  ,1\n", {}, ", row 2: an empty item id; received user 'u', item '  ', time '1'" + MEND),
+    "empty user id": (
+        "a.csv",
+        HEADER + "u,i,1\n,i,2\n",
+        {},
+        ", row 3: an empty user id; received user None, item 'i', time '2'" + MEND,
+    ),
+    "blank item id": (
+        "a.csv",
+        HEADER + "u,  ,1\n",
+        {},
+        ", row 2: an empty item id; received user 'u', item '  ', time '1'" + MEND,
+    ),
     "time in words": (
         "a.csv",
         HEADER + "u,i,now\n",
         {},
-        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'now'" + MEND,
+        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'now'"
+        + MEND,
     ),
     "no time": (
         "a.csv",
         HEADER + "u,i,1\nu,j,\n",
         {},
-        ", row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j', time None" + MEND,
+        ", row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j', time None"
+        + MEND,
     ),
     "infinite time": (
         "a.csv",
         HEADER + "u,i,inf\n",
         {},
-        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'inf'" + MEND,
+        ", row 2: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'i', time 'inf'"
+        + MEND,
     ),
     "short row": ("a.csv", HEADER + "u,i,1\nu,i\n", {}, ", row 3: 2 fields, but the header has 3: 'u,i'" + MEND),
     "long row": ("a.csv", HEADER + "u,i,1,9\n", {}, ", row 2: 4 fields, but the header has 3: 'u,i,1,9'" + MEND),
-    "long row, gzipped": ("a.csv.gz", HEADER + "u,i,1,9\n", {}, ", row 2: 4 fields, but the header has 3: 'u,i,1,9'" + MEND),
+    "long row, gzipped": (
+        "a.csv.gz",
+        HEADER + "u,i,1,9\n",
+        {},
+        ", row 2: 4 fields, but the header has 3: 'u,i,1,9'" + MEND,
+    ),
     "commas in a TSV": (
         "a.tsv",
         HEADER + "u,i,1\n",
         {},
-        ": no column 'user_id' for the user; the file has: user_id,item_id,timestamp; set data.columns.user to the right one",
+        ": no column 'user_id' for the user; the file has: user_id,item_id,timestamp; set data.columns.user to the "
+        "right one",
     ),
     "a column named twice": (
         "a.csv",
@@ -151,7 +178,12 @@ MALFORMED = {
     "empty file": ("a.csv", "", {}, ": the file is empty; " + EMPTY),
     "blank file": ("a.csv", "\n\n", {}, ": the file is empty; " + EMPTY),
     "header alone": ("a.csv", HEADER, {}, ": the file has no rows; " + EMPTY),
-    "unknown kind": ("a.xlsx", "x", {}, ": unknown kind of file '.xlsx'; expected .csv, .tsv (either may be .gz) or .parquet"),
+    "unknown kind": (
+        "a.xlsx",
+        "x",
+        {},
+        ": unknown kind of file '.xlsx'; expected .csv, .tsv (either may be .gz) or .parquet",
+    ),
     "no Parquet inside": ("a.parquet", HEADER, {}, ": cannot be read as PARQUET: "),
     "rating in words": (
         "a.csv",
@@ -195,7 +227,10 @@ def test_malformed_types_in_parquet_are_rejected(tmp_path, column, values, sente
     [
         ({"source": "movielens-100k", "path": "a.csv"}, "source movielens-100k does not use path; leave it out"),
         ({"path": "a.csv", "builder": "movielens"}, "source file does not use builder; leave it out"),
-        ({"path": "a.csv", "titles": {"pth": "b.csv"}}, "unknown setting 'titles.pth'; did you mean 'path'?; 'titles.path' is required"),
+        (
+            {"path": "a.csv", "titles": {"pth": "b.csv"}},
+            "unknown setting 'titles.pth'; did you mean 'path'?; 'titles.path' is required",
+        ),
         (
             {"path": "a.csv", "filter": "rating >= four"},
             "filter: a filter reads 'rating >= 4' or 'event == click' (received: 'rating >= four')",
@@ -261,11 +296,16 @@ def test_bad_rows_are_skipped_and_counted_when_told_to(tmp_path):
 def test_times_may_be_dates(tmp_path, text, seconds):
     """By ISO 8601; the seconds are those of Python's datetime."""
     (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{text}\n")
-    assert read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()["time"].to_list() == [round(seconds * 10**6)]
+    assert read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()["time"].to_list() == [
+        round(seconds * 10**6)
+    ]
 
 
 def test_a_date_among_numbers_and_a_number_among_dates_are_refused(tmp_path):
     for first, second in (("2024-01-02", "12"), ("12", "2024-01-02"), ("2024-01-02", "2024-13-02")):
         (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{first}\nu,j,{second}\n")
-        with pytest.raises(InputError, match="row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j'"):
+        with pytest.raises(
+            InputError,
+            match="row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j'",
+        ):
             read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()

@@ -65,14 +65,23 @@ def rewrite(name, change):
         (lambda folder: (folder / "prepared.json").write_text("{"), "prepared.json: is not there, or is damaged"),
         (lambda folder: (folder / "prepared.json").write_text(json.dumps({"format": 9})), "is not of format 1"),
         (lambda folder: (folder / "items.parquet").unlink(), r"items\*.parquet: is not there, or is damaged"),
-        (lambda folder: (folder / "histories.parquet").write_bytes(b"PAR1"), r"histories\*.parquet: is not there, or is damaged"),
+        (
+            lambda folder: (folder / "histories.parquet").write_bytes(b"PAR1"),
+            r"histories\*.parquet: is not there, or is damaged",
+        ),
         (rewrite("items.parquet", lambda table: table[1:]), "does not number its 6 items from 1"),
         (rewrite("items.parquet", lambda table: table[:-1]), "holds item 7, but there are 6 items"),
         (rewrite("items.parquet", lambda table: table.drop("title")), "expected .*title"),
         (rewrite("items.parquet", lambda table: table.with_columns(id=None)), "expected"),
         (rewrite("histories.parquet", lambda table: pl.concat([table, table[:1]])), "holds a user twice"),
-        (rewrite("histories.parquet", lambda table: table.with_columns(user=pl.lit(None, pl.String))), "holds nulls in 'user'"),
-        (rewrite("histories.parquet", lambda table: table.with_columns(pl.col("items").list.head(3))), "nothing is left to train on"),
+        (
+            rewrite("histories.parquet", lambda table: table.with_columns(user=pl.lit(None, pl.String))),
+            "holds nulls in 'user'",
+        ),
+        (
+            rewrite("histories.parquet", lambda table: table.with_columns(pl.col("items").list.head(3))),
+            "nothing is left to train on",
+        ),
     ],
 )
 def test_a_malformed_folder_is_one_clear_sentence(dataset, tmp_path, damage, message):

@@ -37,13 +37,17 @@ def taobao(folder):
 
 
 def amazon_ratings(folder):
-    (folder / "ratings_Electronics.csv").write_text("".join(f"{user},{item},{rating}.0,{day}\n" for user, item, day, rating in ROWS))
+    (folder / "ratings_Electronics.csv").write_text(
+        "".join(f"{user},{item},{rating}.0,{day}\n" for user, item, day, rating in ROWS)
+    )
     return folder / "ratings_Electronics.csv"
 
 
 def amazon_reviews(folder):
     lines = [
-        json.dumps({"reviewerID": user, "asin": item, "reviewText": 'a "b", c', "overall": rating, "unixReviewTime": day})
+        json.dumps(
+            {"reviewerID": user, "asin": item, "reviewText": 'a "b", c', "overall": rating, "unixReviewTime": day}
+        )
         for user, item, day, rating in ROWS
     ]
     (folder / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
@@ -59,7 +63,9 @@ def movielens_100k(folder):
 
 def movielens_1m(folder):
     with zipfile.ZipFile(folder / "ml-1m.zip", "w") as archive:
-        archive.writestr("ml-1m/ratings.dat", "".join(f"{user}::{item}::{rating}::{day}\n" for user, item, day, rating in ROWS))
+        archive.writestr(
+            "ml-1m/ratings.dat", "".join(f"{user}::{item}::{rating}::{day}\n" for user, item, day, rating in ROWS)
+        )
         films = "7::Les Misérables (1995)::Drama|Musical\n8::Two: the film (1996)::Comedy\n9::Three::War\n"
         archive.writestr("ml-1m/movies.dat", films.encode("latin-1"))
     return folder / "ml-1m.zip"
@@ -69,7 +75,9 @@ def movielens_25m(folder):
     (folder / "ml-25m").mkdir()
     ratings = "".join(f"{user},{item},{rating}.0,{day}\n" for user, item, day, rating in ROWS)
     (folder / "ml-25m" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + ratings)
-    films = 'movieId,title,genres\n7,"Misérables, Les (1995)",Drama|War\n8,Two (1996),Comedy\n9,Three,(no genres listed)\n'
+    films = (
+        'movieId,title,genres\n7,"Misérables, Les (1995)",Drama|War\n8,Two (1996),Comedy\n9,Three,(no genres listed)\n'
+    )
     (folder / "ml-25m" / "movies.csv").write_text(films, encoding="utf-8")
     return folder / "ml-25m"
 
@@ -91,10 +99,16 @@ def test_a_file_as_published_gives_histories_in_time_order_with_titles_where_the
     dataset = load(DataSettings(source=kind.split()[0], path=WRITERS[kind](tmp_path), min_interactions=1, **more))
     found = {
         user: [dataset.catalogue.ids[item - 1] for item in dataset.histories.items[start:end]]
-        for user, start, end in zip(dataset.histories.users, dataset.histories.offsets, dataset.histories.offsets[1:], strict=False)
+        for user, start, end in zip(
+            dataset.histories.users, dataset.histories.offsets, dataset.histories.offsets[1:], strict=False
+        )
     }
     assert found == HISTORIES
-    assert "Misérables" in dataset.catalogue.titles[0] if kind.startswith("movielens") else not any(dataset.catalogue.titles)
+    assert (
+        "Misérables" in dataset.catalogue.titles[0]
+        if kind.startswith("movielens")
+        else not any(dataset.catalogue.titles)
+    )
     if kind == "taobao":
         assert ("filtered: not event == pv", -1, None, None) in dataset.account
 
@@ -109,12 +123,27 @@ def test_ratings_can_be_filtered(tmp_path):
     [
         ("gowalla", "x.txt", None, "there is no such file; give data.path: loc-gowalla_totalCheckins.txt"),
         ("gowalla", "x.txt", "", "x.txt: its first row has 1 fields: ''; expected user, time"),
-        ("gowalla", "x.txt", "1\tyesterday\t1\t2\t3\n", "row 1: a time that is no number or date like 2024-05-31 12:30"),
-        ("taobao", "x.csv", "1,2,3,pv,4,5\n", "its first row has 6 fields: '1,2,3,pv,4,5'; expected user, item, category, event, time"),
+        (
+            "gowalla",
+            "x.txt",
+            "1\tyesterday\t1\t2\t3\n",
+            "row 1: a time that is no number or date like 2024-05-31 12:30",
+        ),
+        (
+            "taobao",
+            "x.csv",
+            "1,2,3,pv,4,5\n",
+            "its first row has 6 fields: '1,2,3,pv,4,5'; expected user, item, category, event, time",
+        ),
         ("taobao", "x.csv", "1,2,3,pv,4\n1,2,3,pv\n", "row 2: a time that is no number or date like 2024-05-31 12:30"),
         ("amazon-reviews", "x.json", "{no json}\n", "amazon-reviews, .*x.json: cannot be read"),
         ("amazon-ratings", "x.csv", "a,b,five,1\n", "row 1: a rating that is no number"),
-        ("movielens", "x.zip", "no archive", "x.zip: cannot be read: File is not a zip file; expected a MovieLens archive"),
+        (
+            "movielens",
+            "x.zip",
+            "no archive",
+            "x.zip: cannot be read: File is not a zip file; expected a MovieLens archive",
+        ),
     ],
 )
 def test_a_file_of_another_format_is_refused(tmp_path, source, name, content, message):

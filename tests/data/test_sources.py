@@ -13,7 +13,9 @@ from tfcorr.settings import InputError
 RATINGS = [(user, film, user % 3 + 3, 100 * user + film) for user in range(1, 9) for film in range(1, 8)]
 ARCHIVE = {
     "ml-100k/u.data": "".join("\t".join(map(str, row)) + "\n" for row in RATINGS),
-    "ml-100k/u.item": "".join(f"{film}|Film {film} (1995)|01-Jan-1995||http://x|{'|'.join('1' + '0' * 18)}\n" for film in range(1, 8)),
+    "ml-100k/u.item": "".join(
+        f"{film}|Film {film} (1995)|01-Jan-1995||http://x|{'|'.join('1' + '0' * 18)}\n" for film in range(1, 8)
+    ),
     "ml-100k/u.user": "".join(f"{user}|24|M|student|85711\n" for user in range(1, 9)),
 }
 TFDS = Columns(user="user_id", item="movie_id", time="timestamp", rating="user_rating", title="movie_title")
@@ -55,21 +57,28 @@ def test_movielens_100k_is_never_fetched_twice_and_its_checksum_is_verified(tmp_
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched twice"))
-    with pytest.raises(InputError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {expected}; delete the file and run again"):
+    with pytest.raises(
+        InputError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {expected}; delete the file and run again"
+    ):
         load(settings)
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n"))
-    with pytest.raises(InputError, match=r"could not download recbole==1\.2\.1.*no network; check the connection, or put recbole"):
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n")
+    )
+    with pytest.raises(
+        InputError, match=r"could not download recbole==1\.2\.1.*no network; check the connection, or put recbole"
+    ):
         load(DataSettings(source="movielens-100k"))
     assert not list((tmp_path / "tfcorr").iterdir())
 
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """TensorFlow Datasets' own MovieLens builder finds this small archive in place of the one that it would download."""
+    """TensorFlow Datasets' own MovieLens builder finds this small archive in place of the one that it would
+    download."""
     path = tmp_path / "ml-100k.zip"
     with zipfile.ZipFile(path, "w") as file:
         for name, text in ARCHIVE.items():
@@ -79,7 +88,9 @@ def archive(tmp_path, monkeypatch):
 
 
 def test_tfds_reads_its_own_movielens_builder(archive):
-    settings = DataSettings(source="tfds", builder="movielens/100k-ratings", data_dir=archive, columns=TFDS, filter="rating >= 4")
+    settings = DataSettings(
+        source="tfds", builder="movielens/100k-ratings", data_dir=archive, columns=TFDS, filter="rating >= 4"
+    )
     dataset = load(settings)
     kept = [row for row in RATINGS if row[2] >= 4]
     assert dataset.account[0][:2] == ("read", len(RATINGS))

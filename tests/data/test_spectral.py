@@ -10,7 +10,9 @@ from tfcorr.data.transitions import count_transitions
 
 def histories(sequences):
     lengths = [len(each) for each in sequences]
-    return Histories([f"u{u}" for u in range(len(sequences))], np.concatenate(sequences).astype(np.int32), np.cumsum([0, *lengths]))
+    return Histories(
+        [f"u{u}" for u in range(len(sequences))], np.concatenate(sequences).astype(np.int32), np.cumsum([0, *lengths])
+    )
 
 
 def two_worlds(users=80):
@@ -34,7 +36,8 @@ def test_items_that_meet_lie_together_and_others_apart():
 
 @pytest.mark.parametrize("dim", [3, 40])
 def test_vectors_are_the_dense_decompositions_but_for_rotation(dim):
-    """Their inner products, which rotations leave alone, are those of the largest eigenvalues by NumPy, rows scaled to one length."""
+    """Their inner products, which rotations leave alone, are those of the largest eigenvalues by NumPy, rows scaled to
+    one length."""
     data, items = two_worlds(), 20
     transitions = count_transitions(data, items, 3)
     counts = np.zeros((items + 1, items + 1))

@@ -38,7 +38,9 @@ def test_what_is_planted_is_there(frame):
     following = sorted((count for (first, _), count in pairs.items() if first == item), reverse=True)
     assert following[0] / often == pytest.approx(STEPS * 8 / 15, abs=0.1)
     shuffled = frame.with_columns(pl.col("item_id").shuffle(seed=0))
-    repeats = [1 - each.select(pl.struct("user_id", "item_id").n_unique()).item() / each.height for each in (frame, shuffled)]
+    repeats = [
+        1 - each.select(pl.struct("user_id", "item_id").n_unique()).item() / each.height for each in (frame, shuffled)
+    ]
     assert repeats[0] > repeats[1] + REPEATS / 3
 
 

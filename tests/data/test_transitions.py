@@ -18,11 +18,14 @@ PASTS = st.lists(st.lists(st.integers(1, ITEMS), min_size=1, max_size=9), min_si
 def histories_of(pasts):
     lengths = [len(past) for past in pasts]
     items = np.array([item for past in pasts for item in past], np.int32)
-    return Histories([f"u{user}" for user in range(len(pasts))], items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Histories(
+        [f"u{user}" for user in range(len(pasts))], items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
 
 
 def users_by_pair(pasts, window):
-    """The users, from 1, who had the second item at most `window` interactions after the first, before their last two."""
+    """The users, from 1, who had the second item at most `window` interactions after the first, before their last
+    two."""
     users = defaultdict(set)
     for user, past in enumerate(pasts, start=1):
         known = past[: max(len(past) - 2, 0)]
@@ -44,7 +47,9 @@ def test_a_pair_counts_each_user_once_in_training_alone_and_knows_whose_it_is(pa
     pairs = [divmod(int(key), ITEMS + 1) for key in found.keys]
     assert pairs == sorted(expected)
     assert found.users.tolist() == [len(expected[pair]) for pair in pairs]
-    assert found.totals.tolist() == [sum(len(users) for (first, _), users in expected.items() if first == h) for h in range(ITEMS + 1)]
+    assert found.totals.tolist() == [
+        sum(len(users) for (first, _), users in expected.items() if first == h) for h in range(ITEMS + 1)
+    ]
     owned = sorted((user, pairs.index(pair)) for pair, users in expected.items() for user in users)
     assert found.owned.tolist() == [user * len(pairs) + position for user, position in owned]
     assert (found.items, found.totals[0]) == (ITEMS, 0)

@@ -19,7 +19,11 @@ ITEMS = 12
 def some_histories(users=60):
     rng = np.random.default_rng(4)
     lengths = rng.integers(2, 9, users)
-    return Histories([f"u{u}" for u in range(users)], rng.integers(1, ITEMS + 1, lengths.sum()).astype(np.int32), np.cumsum([0, *lengths]))
+    return Histories(
+        [f"u{u}" for u in range(users)],
+        rng.integers(1, ITEMS + 1, lengths.sum()).astype(np.int32),
+        np.cumsum([0, *lengths]),
+    )
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -30,7 +34,9 @@ def test_ranks_of_the_baselines_are_those_of_scoring_every_item(split, exclude_s
     pasts = [data.items[start:end].tolist() for start, end in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
     training = [past[:-2] for past in pasts]
     counts = np.bincount([item for past in training for item in past], minlength=ITEMS + 1)
-    pairs = [{(past[i], past[j]) for i in range(len(past)) for j in range(i + 1, min(i + 4, len(past)))} for past in training]
+    pairs = [
+        {(past[i], past[j]) for i in range(len(past)) for j in range(i + 1, min(i + 4, len(past)))} for past in training
+    ]
     users = {pair: sum(pair in of_user for of_user in pairs) for pair in set().union(*pairs)}
     total = {item: sum(count for (first, _), count in users.items() if first == item) for item in range(1, ITEMS + 1)}
     catalogue = Catalogue([f"i{item}" for item in range(1, ITEMS + 1)], counts[1:], [""] * ITEMS, ITEMS)
@@ -54,11 +60,17 @@ def test_ranks_of_the_baselines_are_those_of_scoring_every_item(split, exclude_s
     ("cascade", "retriever", "sentence"),
     [
         (1, 3, "The cascade ranks best; next is the retriever alone: NDCG@20 0.8333 against 0.4167, +100.0%"),
-        (3, 1, "The retriever alone ranks best, and the cascade is not worth it on these data: NDCG@20 0.4167 against 0.8333, -50.0%"),
+        (
+            3,
+            1,
+            "The retriever alone ranks best, and the cascade is not worth it on these data: NDCG@20 0.4167 against "
+            "0.8333, -50.0%",
+        ),
         (
             3,
             3,
-            "The cascade is level with the retriever alone, so what it adds is not worth it on these data: NDCG@20 0.4167 against 0.4167",
+            "The cascade is level with the retriever alone, so what it adds is not worth it on these data: NDCG@20 "
+            "0.4167 against 0.4167",
         ),
     ],
 )

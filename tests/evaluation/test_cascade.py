@@ -48,10 +48,15 @@ def test_an_index_finds_the_largest_inner_products(kind, count):
 
 def test_the_exact_index_finds_the_same_whatever_its_block(monkeypatch):
     rng = np.random.default_rng(1)
-    vectors, queries = tf.constant(rng.normal(size=(ITEMS, 5)), tf.float32), tf.constant(rng.normal(size=(3, 5)), tf.float32)
+    vectors, queries = (
+        tf.constant(rng.normal(size=(ITEMS, 5)), tf.float32),
+        tf.constant(rng.normal(size=(3, 5)), tf.float32),
+    )
     whole = index.ExactIndex(vectors).search(queries, tf.constant(12))
     monkeypatch.setattr(index, "BLOCK", 7)
-    for found, expected in zip(tf.function(index.ExactIndex(vectors).search)(queries, tf.constant(12)), whole, strict=True):
+    for found, expected in zip(
+        tf.function(index.ExactIndex(vectors).search)(queries, tf.constant(12)), whole, strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -76,7 +81,9 @@ def test_every_users_rank_is_the_oracles(exclude_seen, order, monkeypatch):
     monkeypatch.setattr(evaluate, "CHUNK", 7)
     retriever, ranker = towers(counts=order is not None and "ranker_counts" in order)
     data, size = histories(), 10
-    cascade = Cascade({"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [size], order)
+    cascade = Cascade(
+        {"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [size], order
+    )
     assert cascade.stages == ("retriever", "ranker", "cascade")
     batches = evaluation_batches(data, "test", LENGTH, batch_size=7)
     ranks = rank_users(rank_batch(cascade, batches.element_spec, exclude_seen, ranker_alone=True), batches)
@@ -95,7 +102,9 @@ def test_every_users_rank_is_the_oracles(exclude_seen, order, monkeypatch):
         retrieved = sorted(allowed, key=lambda item: -of_user["retriever"][item])[:size]
         assert ranks["ranker_alone"][user] == oracles.rank(target, of_user["ranker"], allowed)
         for stage in cascade.stages:
-            assert ranks[stage][user] == (oracles.rank(target, of_user[stage], retrieved) if target in retrieved else MISSED)
+            assert ranks[stage][user] == (
+                oracles.rank(target, of_user[stage], retrieved) if target in retrieved else MISSED
+            )
     assert (ranks["cascade"] == MISSED).any()
     assert (ranks["cascade"] != ranks["retriever"]).any()
     assert (ranks["cascade"] != ranks["ranker"]).any() == (order is not None)
@@ -103,7 +112,8 @@ def test_every_users_rank_is_the_oracles(exclude_seen, order, monkeypatch):
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_what_is_scored_for_an_order_that_is_to_be_fitted_is_what_is_ranked_by_it(exclude_seen):
-    """In a cascade of three, of which the last has a term more, any order's ranks are those that it has as the cascade's own."""
+    """In a cascade of three, of which the last has a term more, any order's ranks are those that it has as the
+    cascade's own."""
     retriever, ranker = towers(counts=True)
     made = {"retriever": retriever, "middle_1": build("gru4rec", items=ITEMS, length=LENGTH), "ranker": ranker}
     order = {"retriever": 1.0, "middle_1": -1.0, "ranker": 0.5, "ranker_counts": 2.0}
@@ -140,17 +150,26 @@ def test_scores_and_their_terms_are_the_same_whatever_the_chunk(monkeypatch):
 
 def test_the_best_by_a_score_keep_all_their_scores():
     ids = tf.constant([[4, 5, 6, 0]])
-    handed = Candidates(ids, {"retriever": tf.constant([[3.0, 2.0, 1.0, -np.inf]])}).scored(ranker=tf.constant([[1.0, 3.0, 2.0, 9.0]]))
+    handed = Candidates(ids, {"retriever": tf.constant([[3.0, 2.0, 1.0, -np.inf]])}).scored(
+        ranker=tf.constant([[1.0, 3.0, 2.0, 9.0]])
+    )
     best = handed.best("ranker", 2)
     assert best.ids.numpy().tolist() == [[5, 6]]
-    assert {name: each.numpy().tolist() for name, each in best.scores.items()} == {"retriever": [[2.0, 1.0]], "ranker": [[3.0, 2.0]]}
-    assert handed.best("ranker", 9).ids.numpy().tolist() == [[5, 6, 4, 0]]  # what is no item stays the last, whatever was scored there
+    assert {name: each.numpy().tolist() for name, each in best.scores.items()} == {
+        "retriever": [[2.0, 1.0]],
+        "ranker": [[3.0, 2.0]],
+    }
+    assert handed.best("ranker", 9).ids.numpy().tolist() == [
+        [5, 6, 4, 0]
+    ]  # what is no item stays the last, whatever was scored there
 
 
 @pytest.mark.parametrize("order", [None, {"retriever": -1.0, "ranker": 0.0}])
 def test_excluded_items_never_come_back_even_if_few_remain(order):
     retriever, ranker = towers()
-    cascade = Cascade({"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [20], order)
+    cascade = Cascade(
+        {"retriever": retriever, "ranker": ranker}, index.ExactIndex(all_item_vectors(retriever, ITEMS)), [20], order
+    )
     context = {"history": tf.constant([[1, 2, 3, 4]])}
     exclude = tf.constant([[item for item in range(1, ITEMS + 1) if item not in (5, 9)]])
     for stage, found in cascade.run(context, exclude).items():

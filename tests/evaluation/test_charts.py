@@ -14,7 +14,8 @@ from tfcorr.evaluation.style import LOOKS, figure_style, png
 
 
 def measured(name, users, ranks):
-    """A run with one epoch, of a single tower, whose items are all equally popular; nothing is recommended to the last user."""
+    """A run with one epoch, of a single tower, whose items are all equally popular; nothing is recommended to the last
+    user."""
     lists = np.tile(np.array([[1, 2, 0, 0, 0]], np.int32), (users, 1))
     lists[-1] = 0
     return Measured(

@@ -12,7 +12,8 @@ from tfcorr.evaluation.order import RIDGE, Scored, fit_order, fit_softmax
 
 
 def lists(users, items, size, seed, short=True):
-    """Scores [n, R, S] with minus infinity where a list is shorter, and the targets' columns, which items without a score never are."""
+    """Scores [n, R, S] with minus infinity where a list is shorter, and the targets' columns, which items without a
+    score never are."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(users, items, size)).astype(np.float32)
     lengths = rng.integers(2, items + 1, users) if short else np.full(users, items)
@@ -78,7 +79,9 @@ def test_ranks_are_the_oracles_with_ties_against_the_target(data):
     drawn = st.lists(st.lists(st.integers(-2, 2), min_size=items, max_size=items), min_size=users, max_size=users)
     scores = {name: np.array(data.draw(drawn), np.float32) for name in ("retriever", "ranker")}
     column = np.array([data.draw(st.integers(0, items - 1)) for _ in range(users)])
-    is_item = np.array(data.draw(st.lists(st.lists(st.booleans(), min_size=items, max_size=items), min_size=users, max_size=users)))
+    is_item = np.array(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=items, max_size=items), min_size=users, max_size=users))
+    )
     is_item[np.arange(users), column] = True
     scores = {name: np.where(is_item, each, -np.inf) for name, each in scores.items()}
     weights = {name: data.draw(st.sampled_from([-1.0, 0.0, 0.5, 2.0])) for name in scores}
@@ -104,13 +107,17 @@ def scored(seed, weights, users=300, missed=20, scales=(1.0, 1.0, 1.0)):
     features, _ = lists(users, 15, 4, seed)
     column = likely(features, np.array(weights), seed + 1)
     names = ["retriever", "middle_1", "ranker", "ranker_counts"]
-    return Scored({name: features[..., place] * (*scales, 1.0)[place] for place, name in enumerate(names)}, column, missed)
+    return Scored(
+        {name: features[..., place] * (*scales, 1.0)[place] for place, name in enumerate(names)}, column, missed
+    )
 
 
 STAGES = ["retriever", "middle_1", "ranker"]
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.5, 1.0, 0.3), (0.0, 0.0, 3.0, 0.0), (0.0, 0.0, 0.0, 0.0), (5.0, 0.0, -1.0, 0.0)])
+@pytest.mark.parametrize(
+    "weights", [(1.0, 0.5, 1.0, 0.3), (0.0, 0.0, 3.0, 0.0), (0.0, 0.0, 0.0, 0.0), (5.0, 0.0, -1.0, 0.0)]
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_on_what_it_is_fitted_on_it_ranks_no_worse_than_any_stage(seed, weights):
     given_scores = scored(seed, weights)
@@ -124,7 +131,8 @@ def test_on_what_it_is_fitted_on_it_ranks_no_worse_than_any_stage(seed, weights)
 
 
 def test_what_every_stage_knows_of_is_weighed_together():
-    """Of independent scores that all tell, the sum ranks much better than any; the weights are those by which targets were drawn."""
+    """Of independent scores that all tell, the sum ranks much better than any; the weights are those by which targets
+    were drawn."""
     given_scores = scored(0, (1.0, 1.0, 1.0, 0.5), users=4_000)
     order = fit_order(given_scores, STAGES, k=10)
     assert order.ndcg["cascade"] > 1.1 * max(order.ndcg[stage] for stage in STAGES)
@@ -177,7 +185,9 @@ def test_where_no_target_was_handed_on_there_is_an_order_all_the_same():
 def test_a_tower_that_diverged_is_not_the_order_and_no_measure_is_infinite():
     """Scores that are no numbers put every target last, so the order is another stage's."""
     given_scores = scored(1, (2.0, 0.0, 0.0, 0.0))
-    given_scores.scores["ranker"] = np.where(np.isfinite(given_scores.scores["ranker"]), np.nan, -np.inf).astype(np.float32)
+    given_scores.scores["ranker"] = np.where(np.isfinite(given_scores.scores["ranker"]), np.nan, -np.inf).astype(
+        np.float32
+    )
     order = fit_order(given_scores, STAGES, k=3)
     assert all(np.isfinite(value) and value <= 1 for value in order.ndcg.values())
     assert np.isfinite(list(order.weights.values())).all()

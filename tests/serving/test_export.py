@@ -69,12 +69,16 @@ print(json.dumps(lists))
 
 @pytest.fixture(scope="module")
 def answered(trained):
-    """What a fresh process answers to the test users' histories, as string ids, by index; with the histories and their places."""
+    """What a fresh process answers to the test users' histories, as string ids, by index; with the histories and their
+    places."""
     dataset = load(trained.settings.data)
     places = dataset.histories.targets("test")
     starts = dataset.histories.starts(places)
     ids = dataset.catalogue.ids
-    histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
+    histories = [
+        [ids[item - 1] for item in dataset.histories.items[start:place]]
+        for start, place in zip(starts, places, strict=True)
+    ]
     command = [sys.executable, "-c", LISTS, str(trained.folder)]
     output = subprocess.run(command, input=json.dumps(histories), capture_output=True, text=True, check=True).stdout
     return json.loads(output), histories, starts, places, dataset
@@ -87,7 +91,9 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
     lists, ids = by_index[index], dataset.catalogue.ids
     ranks = pl.read_parquet(trained.folder / "ranks.parquet")
     compared = 0
-    for history, found, (target, rank) in zip(histories, lists, ranks.select("target", "cascade").iter_rows(), strict=True):
+    for history, found, (target, rank) in zip(
+        histories, lists, ranks.select("target", "cascade").iter_rows(), strict=True
+    ):
         assert not set(found) & set(history)
         if target in history:  # evaluation keeps it as a candidate, the endpoint excludes it as seen
             continue
@@ -98,7 +104,9 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
     for user in (0, 17, 59):
         history = windows(tf.constant(dataset.histories.items), starts[user : user + 1], places[user : user + 1], 6)
         context = {"history": history, "user": tf.constant([user + 1])}
-        ranked = cascade.run(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))["cascade"]
+        ranked = cascade.run(context, tf.constant(dataset.histories.items[None, starts[user] : places[user]]))[
+            "cascade"
+        ]
         order = np.argsort(-ranked.scores["cascade"][0].numpy(), kind="stable")
         assert lists[user] == [ids[item - 1] for item in ranked.ids.numpy()[0, order]]
 
@@ -106,7 +114,11 @@ def test_a_fresh_process_answers_with_the_very_lists_that_evaluation_scored(trai
 @both
 def test_answers_do_not_depend_on_the_batch_or_on_padding(trained, index):
     recommender = Recommender(trained.folder, index)
-    histories = [["film-1", "film-2"], ["film-9"], ["film-3", "film-8", "film-30", "film-31", "film-5", "film-6", "film-7", "film-2"]]
+    histories = [
+        ["film-1", "film-2"],
+        ["film-9"],
+        ["film-3", "film-8", "film-30", "film-31", "film-5", "film-6", "film-7", "film-2"],
+    ]
     together = recommender.recommend(histories, 5)
     for row, history in enumerate(histories):
         alone = recommender.recommend([history], 5)
@@ -166,11 +178,16 @@ def test_retriever_and_ranker_answer_alone_as_they_do_in_the_cascade(trained):
     retriever = tf.saved_model.load(str(trained.folder / "serving" / "retriever" / "1"))
     query = retriever.signatures["serving_default"](history=history)["vector"]
     vectors = retriever.signatures["items"](item=cascade["item"][0])["vector"]
-    np.testing.assert_allclose(vectors @ query[0][:, None], cascade["retriever_score"][0][:, None], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        vectors @ query[0][:, None], cascade["retriever_score"][0][:, None], rtol=1e-3, atol=1e-5
+    )
     assert not retriever.signatures["items"](item=tf.constant(["?"]))["vector"].numpy().any()
     ranker = serve(trained, "ranker")
     np.testing.assert_allclose(
-        ranker(history=history, candidates=cascade["item"])["ranker_score"], cascade["ranker_score"], rtol=1e-3, atol=1e-5
+        ranker(history=history, candidates=cascade["item"])["ranker_score"],
+        cascade["ranker_score"],
+        rtol=1e-3,
+        atol=1e-5,
     )
     assert ranker(history=history, candidates=tf.constant([["?"]]))["ranker_score"].numpy() == LOWEST
 
@@ -189,7 +206,8 @@ def test_towers_that_read_the_user_are_asked_with_one_and_answer_as_evaluation_r
     histories, places = dataset.histories, dataset.histories.targets("test")
     starts = histories.starts(places)
     pasts = [
-        [dataset.catalogue.ids[item - 1] for item in histories.items[start:place]] for start, place in zip(starts, places, strict=True)
+        [dataset.catalogue.ids[item - 1] for item in histories.items[start:place]]
+        for start, place in zip(starts, places, strict=True)
     ]
     found = recommender.recommend(pasts, 25, context={"user": histories.users})
     anonymous = recommender.recommend(pasts, 25)
@@ -219,7 +237,11 @@ def test_an_output_that_fails_midway_leaves_nothing(tmp_path):
 
 def test_a_file_of_users_is_answered_row_by_row(trained, tmp_path):
     users = pl.DataFrame(
-        {"user": ["ann", "bob", "cyd"], "history": [["film-1", "film-2"], None, ["film-3"]], "exclude": [["film-3"], [], None]}
+        {
+            "user": ["ann", "bob", "cyd"],
+            "history": [["film-1", "film-2"], None, ["film-3"]],
+            "exclude": [["film-3"], [], None],
+        }
     )
     users.write_parquet(tmp_path / "users.parquet")
     recommender = Recommender(trained.folder)
@@ -237,7 +259,10 @@ def test_a_file_of_users_is_answered_row_by_row(trained, tmp_path):
     ("columns", "sentence"),
     [
         ({"user": ["a"]}, "no column 'history'; the file has: user"),
-        ({"user": ["a"], "history": ["film-1,film-2"]}, "column 'history' is String; expected Parquet with the columns user and history"),
+        (
+            {"user": ["a"], "history": ["film-1,film-2"]},
+            "column 'history' is String; expected Parquet with the columns user and history",
+        ),
         (None, "cannot be read"),
     ],
 )

@@ -23,7 +23,9 @@ def a_message(name, scalars=(), messages=()):
     for field, number, kind in scalars:
         message.field.add(name=field, number=number, type=kind, label=FIELD.LABEL_OPTIONAL)
     for field, number, kind in messages:
-        message.field.add(name=field, number=number, type=FIELD.TYPE_MESSAGE, type_name=f".{kind}", label=FIELD.LABEL_OPTIONAL)
+        message.field.add(
+            name=field, number=number, type=FIELD.TYPE_MESSAGE, type_name=f".{kind}", label=FIELD.LABEL_OPTIONAL
+        )
     return message
 
 
@@ -36,10 +38,13 @@ def message_class(name, *messages):
 
 
 def monitoring_class():
-    """MonitoringConfig, as tensorflow_serving/config/monitoring_config.proto defines it; no package has it for Python."""
+    """MonitoringConfig, as tensorflow_serving/config/monitoring_config.proto defines it; no package has it for
+    Python."""
     prometheus = a_message("PrometheusConfig", [("enable", 1, FIELD.TYPE_BOOL), ("path", 2, FIELD.TYPE_STRING)])
     return message_class(
-        "MonitoringConfig", prometheus, a_message("MonitoringConfig", [], [("prometheus_config", 1, "t.PrometheusConfig")])
+        "MonitoringConfig",
+        prometheus,
+        a_message("MonitoringConfig", [], [("prometheus_config", 1, "t.PrometheusConfig")]),
     )
 
 
@@ -49,7 +54,9 @@ def batching_class():
     wrapped = ["max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"]
     fields = [(name, number, "t.Int64Value") for number, name in enumerate(wrapped, start=1)]
     return message_class(
-        "BatchingParameters", wrapper, a_message("BatchingParameters", [("pad_variable_length_inputs", 7, FIELD.TYPE_BOOL)], fields)
+        "BatchingParameters",
+        wrapper,
+        a_message("BatchingParameters", [("pad_variable_length_inputs", 7, FIELD.TYPE_BOOL)], fields),
     )
 
 

@@ -27,7 +27,9 @@ search:
 seeds: [1, 2]
 against: apart
 systems:
-  mf: {stage: retriever, settings: {retriever.name: mf, training.method: two-stage, ranker: {name: deepfm, dim: 1, mlp: [1]}}}
+  mf:
+    stage: retriever
+    settings: {retriever.name: mf, training.method: two-stage, ranker: {name: deepfm, dim: 1, mlp: [1]}}
   all items:
     stage: ranker_alone
     settings: &apart {training.method: two-stage, ranker: &din {name: din, dim: 8, attention: [8, 4], mlp: [8]}}
@@ -100,7 +102,9 @@ class Cell:
         settings, alone = self.job["settings"], self.job["ranker_alone"]
         self.trainer.under_way -= 1
         self.trainer.fail(self.job)
-        self.trainer.trained.append((settings["retriever"]["name"], settings["training"]["method"], settings["seed"], alone))
+        self.trainer.trained.append(
+            (settings["retriever"]["name"], settings["training"]["method"], settings["seed"], alone)
+        )
         folder = self.log.with_suffix("")
         folder.mkdir()
         (folder / study.RESULT).write_text(json.dumps(result_of(settings, alone, self.trainer.checksum)))

@@ -21,7 +21,11 @@ def settings_of(folder, name, *overrides):
 
 
 def kept(root, name):
-    return [path for path in root.iterdir() if path.name.startswith(PREFIX)] if name is None else pl.read_csv(root / name / "history.csv")
+    return (
+        [path for path in root.iterdir() if path.name.startswith(PREFIX)]
+        if name is None
+        else pl.read_csv(root / name / "history.csv")
+    )
 
 
 @pytest.fixture
@@ -37,14 +41,23 @@ def test_a_cell_takes_over_the_retriever_that_another_trained(root, monkeypatch)
     trained = []
     fit = runs.fit
     monkeypatch.setattr(runs, "fit", lambda stage, **more: (trained.append(stage.name), fit(stage, **more))[1])
-    for name, overrides in {"apart": ["training.method=two-stage"], "counting": ["ranker.counts={}", "training.kl_weight=0"]}.items():
+    for name, overrides in {
+        "apart": ["training.method=two-stage"],
+        "counting": ["ranker.counts={}", "training.kl_weight=0"],
+    }.items():
         worker.measure(settings_of(root.parent, name, *overrides), root, ranker_alone=False)
-        assert trained == ["retriever", "ranker" if name == "apart" else "joint"]  # the first of which has nothing to do
+        assert trained == [
+            "retriever",
+            "ranker" if name == "apart" else "joint",
+        ]  # the first of which has nothing to do
         trained.clear()
         ours, theirs = (kept(root, each).filter(stage="retriever") for each in (name, "first"))
         both = ["epoch", "seconds", "loss", "retriever_ndcg@20"]
         assert ours.select(both).equals(theirs.select(both))
-        weights = [next((root / each / "checkpoints" / "retriever" / "best").glob("*.data*")).read_bytes() for each in (name, "first")]
+        weights = [
+            next((root / each / "checkpoints" / "retriever" / "best").glob("*.data*")).read_bytes()
+            for each in (name, "first")
+        ]
         assert weights[0] == weights[1]
     assert kept(root, None) == [shared]
     assert set(kept(root, "first")["stage"]) == {"retriever", "joint"}
@@ -52,7 +65,13 @@ def test_a_cell_takes_over_the_retriever_that_another_trained(root, monkeypatch)
 
 
 DRAWN = "sampler.correction=item"
-LATER = ["ranker.dim=4", "training.method=two-stage", "training.kl_weight=0", "evaluation.order=ranker", "sampler.samples=3"]
+LATER = [
+    "ranker.dim=4",
+    "training.method=two-stage",
+    "training.kl_weight=0",
+    "evaluation.order=ranker",
+    "sampler.samples=3",
+]
 EARLIER = [
     "seed=2",
     "training.batch_size=100",
@@ -68,7 +87,9 @@ def test_only_what_the_first_stage_does_not_read_may_differ(tmp_path, pool):
 
     def shared(*overrides):
         retriever = "retriever={name: sasrec, dim: 8}"
-        return FirstStage(tmp_path / "run", settings_of(tmp_path, "run", f"sampler.pool={pool}", retriever, *overrides)).shared
+        return FirstStage(
+            tmp_path / "run", settings_of(tmp_path, "run", f"sampler.pool={pool}", retriever, *overrides)
+        ).shared
 
     assert {shared(), *map(shared, LATER)} == {shared()}
     assert len({shared(), *map(shared, EARLIER)}) == 1 + len(EARLIER)

@@ -29,13 +29,19 @@ def test_a_cell_is_the_same_wherever_its_data_lie(path):
 def test_a_default_that_is_written_out_makes_no_other_cell(path):
     cell = load_study(path).cell("walks", "apart", "slow", 1)
     patience, dropout = TrainingSettings().patience, SASRecSettings().dropout
-    overrides = f"base.training.patience={patience}", f"systems.apart.settings.retriever.dropout={dropout}", "base.sampler.temperature=1"
+    overrides = (
+        f"base.training.patience={patience}",
+        f"systems.apart.settings.retriever.dropout={dropout}",
+        "base.sampler.temperature=1",
+    )
     for override in overrides:
         assert load_study(path, [override]).cell("walks", "apart", "slow", 1).key == cell.key
 
 
 def test_no_place_of_data_is_part_of_a_cell():
-    places = {f"data.{name}" for name in _paths(DataSettings)} | {f"data.{each}.path" for each in ("titles", "items", "users")}
+    places = {f"data.{name}" for name in _paths(DataSettings)} | {
+        f"data.{each}.path" for each in ("titles", "items", "users")
+    }
     assert set(PLACES) == places
 
 
@@ -50,16 +56,24 @@ def test_what_anchors_share_is_overridden_apart(path):
 
 
 def test_an_override_finds_its_place_however_the_file_names_it(path):
-    path.write_text(path.read_text().replace("  history_length: 6\n", "  history_length: 6\n  evaluation.batch_size: 8\n"))
+    path.write_text(
+        path.read_text().replace("  history_length: 6\n", "  history_length: 6\n  evaluation.batch_size: 8\n")
+    )
     assert load_study(path, ["base.evaluation.batch_size=4"]).example("walks").settings.evaluation.batch_size == 4
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title: A\nsystems: [a]\ndatasets: {a: {}}", 'systems: expected a mapping that holds something, received ["a"]'),
+        (
+            "title: A\nsystems: [a]\ndatasets: {a: {}}",
+            'systems: expected a mapping that holds something, received ["a"]',
+        ),
         ("title: A\nsystems:\ndatasets: {a: {}}", "systems: expected a mapping that holds something, received null"),
-        ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {0.1: {}}", "the key 0.1 is no text; write it in quotes"),
+        (
+            "title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {0.1: {}}",
+            "the key 0.1 is no text; write it in quotes",
+        ),
         ("title: A\nsystems: {a: {}}\ndatasets: {a: {}}\nsearch: {'0.1': {}}", "search.0.1"),
         ("title: A\nsystems: {a = 1: {}}\ndatasets: {a: {}}", "systems.a = 1"),
         ("title: A\nsystems: {a: {settings: {training: {on: 1}}}}\ndatasets: {a: {}}", "the key true is no text"),
@@ -74,7 +88,9 @@ def test_a_file_of_another_shape_is_told(path, text, message):
         load_study(path)
 
 
-@pytest.mark.parametrize("override", ["base.history_length=7", "base.data.min_interactions=4", "systems.apart.settings.ranker.dim=4"])
+@pytest.mark.parametrize(
+    "override", ["base.history_length=7", "base.data.min_interactions=4", "systems.apart.settings.ranker.dim=4"]
+)
 def test_a_cell_is_another_with_any_other_setting(path, override):
     cell = load_study(path).cell("walks", "apart", "slow", 1)
     assert load_study(path, [override]).cell("walks", "apart", "slow", 1).key != cell.key
@@ -83,7 +99,9 @@ def test_a_cell_is_another_with_any_other_setting(path, override):
 
 def test_a_study_takes_from_another_what_it_does_not_say_and_overrides_hold_for_both(path):
     other = path.parent / "other.yaml"
-    other.write_text("like: small.yaml\ntitle: Other\nseeds: [5]\nsystems: {one: {settings: {retriever.name: gru4rec}}}\n")
+    other.write_text(
+        "like: small.yaml\ntitle: Other\nseeds: [5]\nsystems: {one: {settings: {retriever.name: gru4rec}}}\n"
+    )
     study = load_study(other, ["datasets.walks.data.path=there.csv"])
     assert study.settings.name == "other"
     assert study.settings.against is None
@@ -94,7 +112,10 @@ def test_a_study_takes_from_another_what_it_does_not_say_and_overrides_hold_for_
 
 def test_a_system_starts_from_the_one_that_it_is_like(path):
     other = path.parent / "other.yaml"
-    systems = "one: {like: together, settings: {ranker.dim: 4}}, two: {like: one, settings: {ranker: {mlp: [4]}}}, together: {like: mf}"
+    systems = (
+        "one: {like: together, settings: {ranker.dim: 4}}, two: {like: one, settings: {ranker: {mlp: [4]}}}, "
+        "together: {like: mf}"
+    )
     other.write_text(f"like: small.yaml\ntitle: Other\nsystems: {{{systems}}}\n")
     study = load_study(other)
     assert study.cell("walks", "one", "fast", 1).settings.ranker.dim == 4
@@ -106,12 +127,16 @@ def test_a_system_starts_from_the_one_that_it_is_like(path):
     third.write_text("like: other.yaml\ntitle: Third\nsystems: {three: {like: two, settings: {ranker.dim: 5}}}\n")
     assert load_study(third).cell("walks", "three", "fast", 1).settings.ranker.mlp == (4,)
     assert load_study(third).cell("walks", "three", "fast", 1).settings.ranker.dim == 5
-    with pytest.raises(InputError, match=r"other.yaml: one: like: there is no 'togethr' before it; did you mean 'together'\?"):
+    with pytest.raises(
+        InputError, match=r"other.yaml: one: like: there is no 'togethr' before it; did you mean 'together'\?"
+    ):
         load_study(other, ["systems.one.like=togethr"])
 
 
 def test_what_a_system_has_of_another_studys_is_alike_for_all_too(path):
-    path.write_text(path.read_text().replace("{settings: {ranker: *din}}", "{settings: {ranker: *din, training.epochs: 9}}"))
+    path.write_text(
+        path.read_text().replace("{settings: {ranker: *din}}", "{settings: {ranker: *din, training.epochs: 9}}")
+    )
     other = path.parent / "other.yaml"
     other.write_text("like: small.yaml\ntitle: Other\nsystems: {one: {like: together}, two: {like: apart}}\n")
     with pytest.raises(InputError, match=r"systems.one: training.epochs must be the same for all systems"):
@@ -129,7 +154,8 @@ def test_what_a_system_has_of_another_studys_is_alike_for_all_too(path):
         (["base.retriever=4"], "walks, mf: 'retriever' is a value and has no settings below it"),
         (
             ["systems.mf.stage=middle"],
-            "systems.mf.stage: Input should be 'retriever', 'ranker', 'cascade' or 'ranker_alone' (received: 'middle')",
+            "systems.mf.stage: Input should be 'popularity', 'transitions', 'retriever', 'ranker', 'cascade' or "
+            "'ranker_alone' (received: 'middle')",
         ),
         (["seeds=[]"], "seeds: "),
         (["search={}"], "search: "),
@@ -146,7 +172,10 @@ def test_what_a_system_has_of_another_studys_is_alike_for_all_too(path):
         (["x=size"], "x: a figure over an axis needs the axis' name, and an x of systems"),
         (["systems.mf.line=one"], "systems.mf: line: 'one' needs the system's place on it, x"),
         (["title="], "title: "),
-        (["systems.aprt.stage=cascade"], "--set systems.aprt.stage=cascade: systems has no 'aprt'; did you mean 'apart'?"),
+        (
+            ["systems.aprt.stage=cascade"],
+            "--set systems.aprt.stage=cascade: systems has no 'aprt'; did you mean 'apart'?",
+        ),
         (["search.slw.seed=3"], "--set search.slw.seed=3: search has no 'slw'; did you mean 'slow'?"),
         (["sed=[1]"], "unknown setting 'sed'; did you mean 'seeds'?"),
     ],
@@ -164,7 +193,12 @@ def test_a_study_like_one_that_is_not_there_is_refused(path):
 
 def test_a_pipeline_is_no_study_and_a_study_is_no_pipeline(path):
     (path.parent / "run.yaml").write_text("data: {path: clicks.csv}\n")
-    with pytest.raises(InputError, match=r"run.yaml: is no study, as it has no systems; train a single run with: tfcorr train .*run.yaml"):
+    with pytest.raises(
+        InputError,
+        match=r"run.yaml: is no study, as it has no systems; train a single run with: tfcorr train .*run.yaml",
+    ):
         load_study(path.parent / "run.yaml")
-    with pytest.raises(InputError, match=r"small.yaml: is a study of several runs; train it with: tfcorr study .*small.yaml"):
+    with pytest.raises(
+        InputError, match=r"small.yaml: is a study of several runs; train it with: tfcorr study .*small.yaml"
+    ):
         load_settings(path)

@@ -107,7 +107,9 @@ def test_several_are_trained_at_once(path, trainer):
 def test_other_studies_share_its_cells(path, trainer):
     go(path)
     system = "small: {settings: {ranker: {name: din, dim: 8, attention: [8, 4], mlp: [8]}}}"
-    (path.parent / "another.yaml").write_text(f"title: Another\nlike: small.yaml\nonly: {{other: []}}\nsystems:\n  {system}\n")
+    (path.parent / "another.yaml").write_text(
+        f"title: Another\nlike: small.yaml\nonly: {{other: []}}\nsystems:\n  {system}\n"
+    )
     table = go(path.parent / "another.yaml")
     assert len(trainer.trained) == CELLS
     assert "| small | 0." in table.read_text()
@@ -136,7 +138,10 @@ def test_a_training_that_dies_is_left_for_the_next_time(path, trainer, capsys):
             raise InputError("ended by SIGKILL")
 
     trainer.fail = dies
-    with pytest.raises(InputError, match=r"3 cells are not done: walks, together, slow, seed 1: ended by SIGKILL \(its log is .*log\); "):
+    with pytest.raises(
+        InputError,
+        match=r"3 cells are not done: walks, together, slow, seed 1: ended by SIGKILL \(its log is .*log\); ",
+    ):
         run_study(path, (), 1, path.parent / "runs", Console(width=200))
     assert "walks, together, fast, seed 1: ended by SIGKILL" in capsys.readouterr().out
     assert len(trainer.trained) == 6
@@ -146,7 +151,9 @@ def test_a_training_that_dies_is_left_for_the_next_time(path, trainer, capsys):
 
 
 def test_data_that_are_not_there_leave_their_cells_empty(path, trainer):
-    with pytest.raises(InputError, match=r"small.md: 9 cells are not done: other: .*elsewhere.csv: there is no such file"):
+    with pytest.raises(
+        InputError, match=r"small.md: 9 cells are not done: other: .*elsewhere.csv: there is no such file"
+    ):
         go(path, "only={}")
     assert len(trainer.trained) == CELLS
     assert "No cell is done yet." in (path.parent / "tables" / "small.md").read_text()
@@ -191,7 +198,9 @@ def test_data_that_change_meanwhile_are_no_cells_of_the_same_table(path, trainer
 def test_other_data_of_the_same_name_are_refused(path, trainer):
     trainer.checksum = "0" * 64
     go(path, "seeds=[1]")
-    with pytest.raises(InputError, match=r"walks: the data's SHA-256 is \w{12}…, that of the cells in .*cells.json 0{12}…; bring those"):
+    with pytest.raises(
+        InputError, match=r"walks: the data's SHA-256 is \w{12}…, that of the cells in .*cells.json 0{12}…; bring those"
+    ):
         go(path)
 
 
@@ -205,7 +214,9 @@ def test_one_process_at_a_time_has_a_study(path, trainer):
 def test_damaged_records_are_told(path, trainer, text):
     (path.parent / "tables").mkdir()
     (path.parent / "tables" / "cells.json").write_text(text)
-    with pytest.raises(InputError, match=r"cells.json: is not there, or is damaged: .*; bring an earlier one back, or remove it"):
+    with pytest.raises(
+        InputError, match=r"cells.json: is not there, or is damaged: .*; bring an earlier one back, or remove it"
+    ):
         go(path)
 
 
@@ -220,7 +231,9 @@ def test_a_cell_is_trained_and_measured_in_a_process_of_its_own(path, monkeypatc
     options = [each for override in overrides for each in ("--set", override)]
     cli.app(["study", "small.yaml", *options, "--processes", "2", "--root", "runs"], standalone_mode=False)
     printed = capsys.readouterr().out
-    assert re.search(r"ends: walks, mf, fast, seed 1: ndcg@20 on validation: retriever 0\.\d+, cascade 0\.\d+; 2 epochs, ", printed)
+    assert re.search(
+        r"ends: walks, mf, fast, seed 1: ndcg@20 on validation: retriever 0\.\d+, cascade 0\.\d+; 2 epochs, ", printed
+    )
     assert "tables written to tables/small.md" in printed
     record = json.loads((path.parent / "tables" / "cells.json").read_text())[0]
     assert set(record["ranks"]) - set(BASELINES) == {"retriever", "ranker", "cascade", "ranker_alone"}
@@ -236,10 +249,16 @@ def test_a_training_that_diverges_is_a_result(path, trainer, monkeypatch):
     monkeypatch.setattr(conftest.Cell, "outcome", here)
     with (path.parent / "clicks.csv").open("a") as clicks:
         clicks.write("one-click,film-1,0\n")  # a user of whom nothing is trained or measured counts too
-    overrides = ["seeds=[1]", "search={fast: {training.retriever.learning_rate: 1e30}}", "only={walks: [mf], other: []}"]
+    overrides = [
+        "seeds=[1]",
+        "search={fast: {training.retriever.learning_rate: 1e30}}",
+        "only={walks: [mf], other: []}",
+    ]
     overrides.append("base.data.min_interactions=1")
     table = go(path, *overrides).read_text()
-    assert re.search(r"- Failed: mf, fast, seed 1: retriever, epoch 1: .* became NaN or infinite; lower the learning rates\.", table)
+    assert re.search(
+        r"- Failed: mf, fast, seed 1: retriever, epoch 1: .* became NaN or infinite; lower the learning rates\.", table
+    )
     assert "- Data: 61 users, 40 items, 698 interactions" in table
     monkeypatch.delattr(conftest.Cell, "outcome")  # it is not trained again
     assert go(path, *overrides).read_text() == table

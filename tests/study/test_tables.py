@@ -33,7 +33,9 @@ def rows_of(table):
 def of_seed(seed, method, stage):
     """NDCG@20 by user, as the stand-in for the training draws the ranks."""
     training = {"method": method, "retriever": {"learning_rate": 0.01}}
-    ranks = np.array(result_of({"seed": seed, "training": training, "retriever": {"name": "sasrec"}}, True, "")["ranks"][stage])
+    ranks = np.array(
+        result_of({"seed": seed, "training": training, "retriever": {"name": "sasrec"}}, True, "")["ranks"][stage]
+    )
     return np.array([1 / np.log2(1 + rank) if rank <= 20 else 0 for rank in ranks])
 
 
@@ -56,7 +58,9 @@ def paired_t(values):
 
 
 def test_a_change_is_tested_over_users_and_over_seeds(table):
-    together, apart = (np.array([of_seed(seed, method, "cascade") for seed in (1, 2)]) for method in ("corr", "two-stage"))
+    together, apart = (
+        np.array([of_seed(seed, method, "cascade") for seed in (1, 2)]) for method in ("corr", "two-stage")
+    )
     difference, percent = together - apart, 100 / apart.mean()
     reach, over_users = paired_t(difference.mean(axis=0))
     change, reach = percent * np.array([difference.mean(), reach])
@@ -76,7 +80,9 @@ def test_below_a_table_stands_what_it_was_measured_on_and_how(table):
     assert "- Data: 50 users, 40 items, 697 interactions" in text
     assert "- Chosen of 2 settings by NDCG@20 on validation with seed 1" in text
     assert "cascade's: fast for mf, all items, apart, together." in text
-    assert "- 0.1 CPU hours for 9 trainings, on a machine; tfcorr 0.1, TensorFlow 2." in text  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
+    assert (
+        "- 0.1 CPU hours for 9 trainings, on a machine; tfcorr 0.1, TensorFlow 2." in text
+    )  # 3 of 36 s, 6 of 72 s: 0.15, rounded to even
     assert re.search(r"- Command: `tfcorr study .*small.yaml --set datasets.walks.data.path=FILE`", text)
     assert "of seeds 1, 2. The change" in text
     assert "over the seeds that both rows have. By seed" in text
@@ -103,7 +109,9 @@ def test_no_place_of_data_stands_in_the_command_below_a_table(path, trainer):
     text = run_study(
         path, ["datasets.my walks.data.path=clicks.csv", "seeds=[1]"], 1, path.parent / "runs", Console(quiet=True)
     ).read_text()
-    assert re.search(r"- Command: `tfcorr study \S+small.yaml --set 'seeds=\[1\]' --set 'datasets.my walks.data.path=FILE'`", text)
+    assert re.search(
+        r"- Command: `tfcorr study \S+small.yaml --set 'seeds=\[1\]' --set 'datasets.my walks.data.path=FILE'`", text
+    )
 
 
 def test_where_the_other_found_nothing_there_is_no_percentage_of_it(path, trainer, table):
@@ -138,8 +146,13 @@ def test_a_figure_over_an_axis_is_drawn_of_systems_that_have_a_place_on_it(path,
     overrides = ["x=the axis", "systems.apart.x=1", "systems.together.x=10", "systems.together.line=another"]
     table = run_study(path, overrides, 1, path.parent / "runs", Console(quiet=True))
     assert (table.parent / "small.png").stat().st_size > 5000
-    points = dict(point for line in drawn[-1].axes[0].containers for point in zip(*line.lines[0].get_data(), strict=True))
-    means = {x: np.mean([of_seed(seed, method, "cascade") for seed in (1, 2)]) for x, method in ((1, "two-stage"), (10, "corr"))}
+    points = dict(
+        point for line in drawn[-1].axes[0].containers for point in zip(*line.lines[0].get_data(), strict=True)
+    )
+    means = {
+        x: np.mean([of_seed(seed, method, "cascade") for seed in (1, 2)])
+        for x, method in ((1, "two-stage"), (10, "corr"))
+    }
     assert points == pytest.approx(means)
 
 
@@ -155,5 +168,7 @@ def test_ranks_are_kept_as_far_as_the_metrics_read_them():
 def test_a_cell_reads_as_it_is_whatever_is_in_it(path, trainer):
     text = r"p < 0.0001 & a>b, *c* _d_ `e` [f](g) \h | <i>"
     path.write_text(path.read_text().replace("together: first", f"together: {json.dumps(text)}"))
-    page = markdown(run_study(path, (), 1, path.parent / "runs", Console(quiet=True)).read_text(), extensions=["tables"])
+    page = markdown(
+        run_study(path, (), 1, path.parent / "runs", Console(quiet=True)).read_text(), extensions=["tables"]
+    )
     assert text in map(unescape, re.findall("<td>(.*)</td>", page))

@@ -96,7 +96,9 @@ def build(name, settings=SMALL, items=ITEMS, length=LENGTH, features=()):
 
 
 def fresh(variant):
-    return build(VARIANTS[variant]["name"], VARIANTS[variant], features=features(ITEMS) if "features" in variant else ())
+    return build(
+        VARIANTS[variant]["name"], VARIANTS[variant], features=features(ITEMS) if "features" in variant else ()
+    )
 
 
 @functools.cache
@@ -106,8 +108,16 @@ def built(variant):
 
 
 def context_of(history, user):
-    device, age = np.stack([user % 3, np.maximum(user - 1, 0) % 3], axis=1).astype(np.int32), user.astype(np.float32) / 2
-    return {"history": tf.constant(history), "user": tf.constant(user), "device": tf.constant(device), "age": tf.constant(age)}
+    device, age = (
+        np.stack([user % 3, np.maximum(user - 1, 0) % 3], axis=1).astype(np.int32),
+        user.astype(np.float32) / 2,
+    )
+    return {
+        "history": tf.constant(history),
+        "user": tf.constant(user),
+        "device": tf.constant(device),
+        "age": tf.constant(age),
+    }
 
 
 def score(tower, history=HISTORY, candidates=CANDIDATES, user=USER, **options):
@@ -154,7 +164,9 @@ def test_scores_depend_on_the_context(variant):
 @every_tower
 def test_compiled_equals_eager(variant):
     tower = built(variant)
-    in_graph = tf.autograph.experimental.do_not_convert(tf.function(tower.score, autograph=False))  # as all of tfcorr's graphs are built
+    in_graph = tf.autograph.experimental.do_not_convert(
+        tf.function(tower.score, autograph=False)
+    )  # as all of tfcorr's graphs are built
     compiled = in_graph(context_of(HISTORY, USER), tf.constant(CANDIDATES))
     np.testing.assert_allclose(compiled, score(tower), rtol=1e-4, atol=1e-5)
 
@@ -192,7 +204,9 @@ def test_every_variable_learns_and_tables_learn_sparsely(variant):
     tower = built(variant)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(score(tower, candidates=np.maximum(CANDIDATES, 1)) ** 2)
-    for variable, gradient in zip(tower.trainable_variables, tape.gradient(loss, tower.trainable_variables), strict=True):
+    for variable, gradient in zip(
+        tower.trainable_variables, tape.gradient(loss, tower.trainable_variables), strict=True
+    ):
         assert gradient is not None, variable.name
         assert np.abs(tf.convert_to_tensor(gradient)).sum() > 0, variable.name
         if variable.shape[:1] == [ITEMS + 1]:
@@ -238,7 +252,11 @@ def learn(name, history, user, target):
     tower = build(name, {"dim": 32, "dropout": 0.0, **RULES.get(name, {})}, items, history.shape[1])
     retriever = tower if name in RETRIEVERS else built("mf")
     sampler = Sampler(SamplerSettings(pool=10, samples=10), np.ones(items, np.int64), retriever, seed=0)
-    model = RetrieverAlone(tower, sampler, "softmax") if name in RETRIEVERS else RankerAlone(tower, sampler, "softmax", retriever)
+    model = (
+        RetrieverAlone(tower, sampler, "softmax")
+        if name in RETRIEVERS
+        else RankerAlone(tower, sampler, "softmax", retriever)
+    )
     model.compile(optimizer=adam(tower))
     rows = np.tile(np.arange(len(target)), -(-4000 // len(target)))
     context = {"history": history[rows].astype(np.int32), "user": user[rows].astype(np.int32)}
@@ -246,7 +264,9 @@ def learn(name, history, user, target):
     everything = np.tile(np.arange(1, items + 1, dtype=np.int32), (len(target), 1))
     for _ in range(EPOCHS):
         model.fit(data.shuffle(len(rows)).batch(100), verbose=0)
-        first = np.argmax(score(tower, history.astype(np.int32), everything, user.astype(np.int32)), axis=1) + 1 == target
+        first = (
+            np.argmax(score(tower, history.astype(np.int32), everything, user.astype(np.int32)), axis=1) + 1 == target
+        )
         if first.all():
             break
     return first
@@ -254,11 +274,13 @@ def learn(name, history, user, target):
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_learns_a_cyclic_catalogue_to_near_certainty_and_a_rule_that_needs_two_steps_back(name):
-    """After each of 30 items comes the next. Of 24 more a pair has its target: one of the first 4, then one of the next 4.
+    """After each of 30 items comes the next. Of 24 more a pair has its target: one of the first 4, then one of the next
+    4.
 
-    A tower that sees the latest item alone learns the first rule and not the second. Two learn neither, but what is next to
-    them: one sees the user alone, and learns that each has an item of its own; to the other the next item is a translation
-    away, and no translation comes back in a circle, so there each item of the first half is followed by its twin in the second.
+    A tower that sees the latest item alone learns the first rule and not the second. Two learn neither, but what is
+    next to them: one sees the user alone, and learns that each has an item of its own; to the other the next item is a
+    translation away, and no translation comes back in a circle, so there each item of the first half is followed by its
+    twin in the second.
     """
     starts = np.arange(ITEMS)
     circle, after = (starts[:, None] + np.arange(3)) % ITEMS + 1, (starts + 3) % ITEMS + 1

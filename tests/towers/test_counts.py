@@ -39,7 +39,9 @@ def looked_up(pairs, first, second, without=None):
 @settings(max_examples=60, deadline=None)
 def test_a_lookup_leaves_the_examples_own_user_out_as_if_never_counted(pasts, window, data):
     ids, users = st.lists(st.integers(0, FEW), min_size=2, max_size=2), st.integers(0, len(pasts))
-    rows = data.draw(st.lists(st.tuples(ids, st.lists(st.integers(0, FEW), min_size=3, max_size=3), users), min_size=1, max_size=3))
+    rows = data.draw(
+        st.lists(st.tuples(ids, st.lists(st.integers(0, FEW), min_size=3, max_size=3), users), min_size=1, max_size=3)
+    )
     first, second, without = (tf.constant(list(column)) for column in zip(*rows, strict=True))
     counts, pairs = pair_counts(pasts, FEW, window), users_by_pair(pasts, window)
     everyone, others = counts.lookup(first, second), counts.lookup(first, second, without)
@@ -49,7 +51,9 @@ def test_a_lookup_leaves_the_examples_own_user_out_as_if_never_counted(pasts, wi
             np.testing.assert_array_equal(found[0][row], expected[0])
             np.testing.assert_array_equal(found[1][row], expected[1])
         if user > 0:  # the same, counted anew where the user's history holds nothing
-            recounted = users_by_pair([past if number != user else past[:1] for number, past in enumerate(pasts, start=1)], window)
+            recounted = users_by_pair(
+                [past if number != user else past[:1] for number, past in enumerate(pasts, start=1)], window
+            )
             assert looked_up(recounted, one, other) == looked_up(pairs, one, other, user)
 
 
@@ -79,7 +83,9 @@ def counting(seed=1, **counts):
     """A ranker with counts whose weights are drawn, so that each tells."""
     pairs = {window: pair_counts(PAST, ITEMS, window) for window in (1, 3)}
     tf.keras.utils.set_random_seed(seed)
-    tower = ranker_of(DIN.Settings.parse({"name": "din", "dim": 4, "counts": counts}), Domain(ITEMS, USERS, LENGTH, (), pairs))
+    tower = ranker_of(
+        DIN.Settings.parse({"name": "din", "dim": 4, "counts": counts}), Domain(ITEMS, USERS, LENGTH, (), pairs)
+    )
     score(tower)
     rng = np.random.default_rng(seed)
     for variable in tower.trainable_variables:
@@ -105,20 +111,28 @@ def expected_counts(tower, training, history=HISTORY, candidates=CANDIDATES, use
             share = users[0][0] / max(totals[0], 1) ** told.power
             found[row, column] += GAIN * weight * math.log(1 + told.scale * share)
         if told.repeats and candidate in latest:
-            found[row, column] += GAIN * (by_age[latest.index(candidate)] + by_times * math.log(1 + latest.count(candidate)))
+            found[row, column] += GAIN * (
+                by_age[latest.index(candidate)] + by_times * math.log(1 + latest.count(candidate))
+            )
     return found
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("counts", [{}, {"latest": 2, "window": 1, "scale": 3.0, "power": 1.0}, {"latest": 9, "repeats": False}])
+@pytest.mark.parametrize(
+    "counts", [{}, {"latest": 2, "window": 1, "scale": 3.0, "power": 1.0}, {"latest": 9, "repeats": False}]
+)
 def test_a_score_is_the_towers_own_and_what_is_counted(counts, training):
     tower = counting(**counts)
     expected = expected_counts(tower, training)
     context = {"history": tf.constant(HISTORY), "user": tf.constant(USER)}
-    np.testing.assert_allclose(tower.counted(context, tf.constant(CANDIDATES), training), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        tower.counted(context, tf.constant(CANDIDATES), training), expected, rtol=1e-4, atol=1e-5
+    )
     assert np.abs(expected).max() > 0.1
     assert np.abs(expected_counts(tower, training=not training) - expected).max() > 0.01  # the test tells these apart
-    np.testing.assert_allclose(score(tower), score(tower.tower) + expected_counts(tower, training=False), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        score(tower), score(tower.tower) + expected_counts(tower, training=False), rtol=1e-4, atol=1e-5
+    )
     terms = tower.terms(context, tf.constant(CANDIDATES))
     assert list(terms) == ["score", "counts"]
     np.testing.assert_allclose(terms["counts"], expected_counts(tower, training=False), rtol=1e-4, atol=1e-5)
@@ -137,11 +151,17 @@ def test_padding_never_changes_what_is_counted(training):
     tower = counting()
     right = np.array([[*row[row > 0], *row[row == 0]] for row in HISTORY], np.int32)
     wider = np.pad(HISTORY, [[0, 0], [3, 0]])
-    expected = tower.counted({"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), training)
+    expected = tower.counted(
+        {"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), training
+    )
     for history in (right, wider):
-        found = tower.counted({"history": tf.constant(history), "user": tf.constant(USER)}, tf.constant(CANDIDATES), training)
+        found = tower.counted(
+            {"history": tf.constant(history), "user": tf.constant(USER)}, tf.constant(CANDIDATES), training
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    nothing = tower.counted({"history": tf.zeros([1, 4], tf.int32), "user": tf.constant([1])}, tf.constant([[0, 1, 2]]), training)
+    nothing = tower.counted(
+        {"history": tf.zeros([1, 4], tf.int32), "user": tf.constant([1])}, tf.constant([[0, 1, 2]]), training
+    )
     np.testing.assert_array_equal(nothing, np.zeros([1, 3]))
 
 
@@ -149,7 +169,10 @@ def test_its_weights_learn_and_those_that_nothing_reads_are_not_trained():
     with_repeats, without = counting(), counting(repeats=False)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(
-            with_repeats.counted({"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), True) ** 2
+            with_repeats.counted(
+                {"history": tf.constant(HISTORY), "user": tf.constant(USER)}, tf.constant(CANDIDATES), True
+            )
+            ** 2
         )
     weights = [with_repeats.of_pairs, with_repeats.of_age, with_repeats.of_times]
     for gradient in tape.gradient(loss, weights):
@@ -175,9 +198,14 @@ def test_what_is_counted_is_in_no_checkpoint_and_read_where_it_is_served(tmp_pat
 
 def test_counts_are_a_rankers_of_a_window_that_is_counted():
     domain = Domain(ITEMS, USERS, LENGTH, (), {1: pair_counts(PAST, ITEMS, 1)})
-    with pytest.raises(InputError, match="counts of sasrec: a retriever's score is an inner product, which counts are not; give them to a"):
+    with pytest.raises(
+        InputError,
+        match="counts of sasrec: a retriever's score is an inner product, which counts are not; give them to a",
+    ):
         retriever_of(SASRec.Settings.parse({"name": "sasrec", "dim": 4, "counts": {"window": 1}}), domain)
-    with pytest.raises(InputError, match="counts: pairs in a window of 3 are not counted; give them to the towers' Domain"):
+    with pytest.raises(
+        InputError, match="counts: pairs in a window of 3 are not counted; give them to the towers' Domain"
+    ):
         ranker_of(DIN.Settings.parse({"name": "din", "dim": 4, "counts": {}}), domain)
 
 

@@ -17,8 +17,17 @@ def test_item_dropout_acts_on_history_and_candidates_in_training_alone():
 
 @pytest.mark.parametrize("more", [False, True])
 def test_split_form_is_the_network_on_the_concatenation(more):
-    """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into them."""
-    settings = {"dim": 4, "attention": (5, 3), "mlp": (6,), "activation": "sigmoid", "recency": more, "inner": more, "products": more}
+    """W_q, W_h and W_x hold the first layer on [q, h, q∘h, q−h] for any share of q−h's weights that is moved into
+    them."""
+    settings = {
+        "dim": 4,
+        "attention": (5, 3),
+        "mlp": (6,),
+        "activation": "sigmoid",
+        "recency": more,
+        "inner": more,
+        "products": more,
+    }
     tower = build("din", settings)
     rng = np.random.default_rng(3)
     difference = rng.normal(size=(4, 5))

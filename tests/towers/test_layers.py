@@ -17,7 +17,8 @@ def test_dropout_drops_its_rate_and_scales_the_rest(rate):
 
 
 def test_dropout_drops_each_value_independently_of_the_next():
-    """Neighbours share a random word: the four outcomes of 100,000 pairs fit independence (chi-square 3 d.f., p = 1e-6)."""
+    """Neighbours share a random word: the four outcomes of 100,000 pairs fit independence (chi-square 3 d.f., p =
+    1e-6)."""
     tf.keras.utils.set_random_seed(1)
     pairs = (Dropout(0.5)(tf.ones([100_000, 2]), training=True).numpy() > 0) @ [1, 2]
     counts = np.bincount(pairs, minlength=4)

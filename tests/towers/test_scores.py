@@ -16,7 +16,9 @@ HISTORY, USER, ITEM = [0, 4, 9, 2], 3, 7  # oldest first; 0 is padding
 
 
 def scored(tower, history=HISTORY, user=USER, item=ITEM):
-    return float(tower.score(context_of(np.array([history], np.int32), np.array([user], np.int32)), tf.constant([[item]]))[0, 0])
+    return float(
+        tower.score(context_of(np.array([history], np.int32), np.array([user], np.int32)), tf.constant([[item]]))[0, 0]
+    )
 
 
 def rows(layer):
@@ -62,7 +64,9 @@ def feed_forward(block, hidden):
 
 def test_mf():
     tower = build("mf", {"dim": 5})
-    assert scored(tower) == pytest.approx(rows(tower.users)[USER] @ rows(tower.items)[ITEM] + rows(tower.bias)[ITEM, 0], rel=1e-4)
+    assert scored(tower) == pytest.approx(
+        rows(tower.users)[USER] @ rows(tower.items)[ITEM] + rows(tower.bias)[ITEM, 0], rel=1e-4
+    )
     assert scored(tower, user=0) == pytest.approx(rows(tower.bias)[ITEM, 0], rel=1e-5)
 
 
@@ -79,13 +83,17 @@ def test_transrec_is_a_bias_less_a_squared_distance():
     place, general, own = rows(tower.items), tower.translation.numpy(), rows(tower.users)[USER]
     distance = np.sum((place[2] + general + own - place[ITEM]) ** 2)
     assert scored(tower) == pytest.approx(rows(tower.bias)[ITEM, 0] - distance, rel=1e-4)
-    assert scored(tower, user=0) == pytest.approx(rows(tower.bias)[ITEM, 0] - np.sum((place[2] + general - place[ITEM]) ** 2), rel=1e-4)
+    assert scored(tower, user=0) == pytest.approx(
+        rows(tower.bias)[ITEM, 0] - np.sum((place[2] + general - place[ITEM]) ** 2), rel=1e-4
+    )
 
 
 def test_npe_rectifies_the_user_the_item_and_the_sum_of_the_history():
     tower = build("npe", {"dim": 5})
     beside = relu(rows(tower.beside)[[4, 9, 2]].sum(axis=0))
-    assert scored(tower) == pytest.approx((relu(rows(tower.users)[USER]) + beside) @ relu(rows(tower.items)[ITEM]), rel=1e-4)
+    assert scored(tower) == pytest.approx(
+        (relu(rows(tower.users)[USER]) + beside) @ relu(rows(tower.items)[ITEM]), rel=1e-4
+    )
 
 
 def test_hrm_takes_the_largest_in_each_dimension_of_the_user_and_the_latest_items():
@@ -197,7 +205,8 @@ def test_deepfm_adds_products_of_all_pairs_of_fields_to_a_network():
 
 
 def test_bst_lets_the_candidate_read_the_history_and_may_add_their_inner_product():
-    """The network on top gets [what the candidate has read, the candidate]; a block's attention is written out for its one query."""
+    """The network on top gets [what the candidate has read, the candidate]; a block's attention is written out for its
+    one query."""
     tower = build("bst", {"dim": 4, "heads": 1, "mlp": (5,), "inner": True, "dropout": 0.0})
     block, head = tower.blocks[0], tower.mlp.head
     vector, history = rows(tower.items)[ITEM], rows(tower.items)[HISTORY[1:]] + rows(tower.places)[[2, 1, 0]]
@@ -238,7 +247,8 @@ def test_diens_auxiliary_loss_foretells_each_next_item_and_never_padding(monkeyp
         known = items[items > 0]
         interests = tower.extract(tower.items(tf.constant([known])))[0].numpy() if len(known) else []
         terms = [
-            -np.log(sigmoid(interests[step] @ table[known[step + 1]])) - np.log(1 - sigmoid(interests[step] @ table[11]))
+            -np.log(sigmoid(interests[step] @ table[known[step + 1]]))
+            - np.log(1 - sigmoid(interests[step] @ table[11]))
             for step in range(len(known) - 1)
         ]
         assert losses[row] == pytest.approx(0.5 * np.mean(terms) if terms else 0, rel=1e-3)

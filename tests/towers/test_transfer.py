@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.towers.test_contract import CANDIDATES, HISTORY, ITEMS, LENGTH, TOWERS, USER, USERS, VARIANTS, context_of, features, fresh, pairs
+from tests.towers.test_contract import (
+    CANDIDATES,
+    HISTORY,
+    ITEMS,
+    LENGTH,
+    TOWERS,
+    USER,
+    USERS,
+    VARIANTS,
+    context_of,
+    features,
+    fresh,
+    pairs,
+)
 from tfcorr.data.transitions import Transitions
 from tfcorr.towers import Domain, tower_of
 from tfcorr.towers.counts import PairCounts
@@ -37,12 +50,16 @@ def new_pairs(old):
     """The old pairs of the old items, by their new numbers."""
     found = {}
     for window, each in old.items():
-        first, second = (renumbered(ORDER, numbers).astype(np.int64) for numbers in np.divmod(each.keys.numpy(), ITEMS + 1))
+        first, second = (
+            renumbered(ORDER, numbers).astype(np.int64) for numbers in np.divmod(each.keys.numpy(), ITEMS + 1)
+        )
         keys = first * (ITEMS + 4) + second
         order = np.argsort(keys)
         totals = np.zeros(ITEMS + 4, np.int32)
         totals[renumbered(ORDER, np.arange(1, ITEMS + 1))] = each.totals.numpy()[1:]
-        found[window] = PairCounts(Transitions(ITEMS + 3, keys[order], each.users.numpy()[order], totals, np.zeros(0, np.int64)))
+        found[window] = PairCounts(
+            Transitions(ITEMS + 3, keys[order], each.users.numpy()[order], totals, np.zeros(0, np.int64))
+        )
     return found
 
 
@@ -53,7 +70,10 @@ def test_what_both_know_is_scored_as_before(variant):
     told = new_pairs(pairs(ITEMS)) if "counts" in variant else {}
     new = tower_of(settings, Domain(ITEMS + 3, USERS + 2, LENGTH, new_features(known) if known else (), told))
     before = context_of(HISTORY, USER)
-    now = before | {"history": tf.constant(renumbered(ORDER, HISTORY)), "user": tf.constant(renumbered(USER_ORDER, USER))}
+    now = before | {
+        "history": tf.constant(renumbered(ORDER, HISTORY)),
+        "user": tf.constant(renumbered(USER_ORDER, USER)),
+    }
     candidates = tf.constant(renumbered(ORDER, CANDIDATES))
     new.score(now, candidates)
     ids, users = [str(number) for number in range(ITEMS + 3)], [str(number) for number in range(USERS + 2)]
@@ -66,7 +86,9 @@ def test_what_both_know_is_scored_as_before(variant):
         "age": np.zeros(1, np.int64),
     }
     take_over(old, new, rows)
-    np.testing.assert_allclose(new.score(now, candidates), old.score(before, tf.constant(CANDIDATES)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        new.score(now, candidates), old.score(before, tf.constant(CANDIDATES)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_what_is_new_starts_as_the_mean():

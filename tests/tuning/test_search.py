@@ -39,7 +39,9 @@ def pipeline(tmp_path, monkeypatch):
 
 def quality(settings):
     """Best at a rate of 0.1 and 16 dimensions: 0.9."""
-    return 0.9 - 0.1 * abs(math.log10(settings.training.ranker.learning_rate) + 1) - 0.01 * (16 - settings.retriever.dim)
+    return (
+        0.9 - 0.1 * abs(math.log10(settings.training.ranker.learning_rate) + 1) - 0.01 * (16 - settings.retriever.dim)
+    )
 
 
 @pytest.fixture
@@ -56,7 +58,10 @@ def trained(monkeypatch):
         job.folder.mkdir(exist_ok=True)
         save_settings(settings, job.folder / "settings.yaml")
         before = pl.read_csv(job.folder / "history.csv").height if (job.folder / "history.csv").exists() else 0
-        rows = [("joint", epoch, 1.0, quality(settings) - 0.1 / epoch, 1 / epoch) for epoch in range(1, settings.training.epochs + 1)]
+        rows = [
+            ("joint", epoch, 1.0, quality(settings) - 0.1 / epoch, 1 / epoch)
+            for epoch in range(1, settings.training.epochs + 1)
+        ]
         with (job.folder / "log").open("a") as log:
             log.write(f"{before + 1} to {settings.training.epochs}\n")
         columns = ["stage", "epoch", "seconds", "cascade_ndcg@20", "retriever_ndcg@20"]
@@ -75,7 +80,9 @@ def test_a_search_leaves_a_table_a_picture_and_the_best_settings(pipeline, train
     assert found.trials[0].values == {"training.ranker.learning_rate": 0.01, "retriever.dim": 8}
     best = load_settings(found.folder / "best.yaml")
     assert best.name == "walks-best"
-    assert max(quality(load_settings(found.folder / each.name / "settings.yaml")) for each in found.trials) == quality(best)
+    assert max(quality(load_settings(found.folder / each.name / "settings.yaml")) for each in found.trials) == quality(
+        best
+    )
     assert found.ranked[0].objective == pytest.approx(quality(best) - 0.1 / 3)
     assert best.model_copy(update={"name": "walks"}) == load_settings(
         pipeline, [f"{name}={value}" for name, value in found.ranked[0].values.items()]
@@ -87,7 +94,9 @@ def test_a_search_leaves_a_table_a_picture_and_the_best_settings(pipeline, train
 
 
 def test_the_objective_is_that_of_the_epoch_whose_weights_are_kept(pipeline, trained):
-    found = search(pipeline, 2, "random", "retriever_ndcg@20", console=quiet)  # best in the first epoch, the cascade in the third
+    found = search(
+        pipeline, 2, "random", "retriever_ndcg@20", console=quiet
+    )  # best in the first epoch, the cascade in the third
     assert [each.objective for each in found.trials] == pytest.approx([1 / 3, 1 / 3])
 
 
@@ -111,7 +120,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("write", [2, 3, 4, 5, 6, 8, 11])
-def test_a_search_killed_before_any_of_its_writes_ends_as_if_it_had_not_been(pipeline, trained, tmp_path, monkeypatch, write):
+def test_a_search_killed_before_any_of_its_writes_ends_as_if_it_had_not_been(
+    pipeline, trained, tmp_path, monkeypatch, write
+):
     expected = search(pipeline, 3, "random", root=tmp_path / "other", console=quiet)
     calls, whole = itertools.count(1), algorithms.write_whole
 
@@ -133,9 +144,17 @@ def test_a_search_killed_before_any_of_its_writes_ends_as_if_it_had_not_been(pip
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(pipeline, trained):
-    trained.failing |= {"trial-00": InputError("ended by SIGKILL, as where memory runs out"), "trial-02": InputError("joint: nan")}
+    trained.failing |= {
+        "trial-00": InputError("ended by SIGKILL, as where memory runs out"),
+        "trial-02": InputError("joint: nan"),
+    }
     found = search(pipeline, 4, "bayesian", console=quiet)
-    assert [each.message for each in found.trials] == ["ended by SIGKILL, as where memory runs out", "", "joint: nan", ""]
+    assert [each.message for each in found.trials] == [
+        "ended by SIGKILL, as where memory runs out",
+        "",
+        "joint: nan",
+        "",
+    ]
     assert [each.objective is None for each in found.trials] == [True, False, True, False]
     assert {each.name for each in found.ranked} == {"trial-01", "trial-03"}
     assert pl.read_csv(found.folder / "trials.csv")["message"].drop_nulls().to_list()[0].startswith("ended by SIGKILL")
@@ -160,18 +179,31 @@ def test_hyperband_gives_the_better_trials_more_epochs(pipeline, trained):
         assert logs[each.name] == ["1 to 1", "2 to 3"]
         before = [other for other in found.trials if other.values == each.values and other.epochs == 1]
         assert len(before) == 1
-        worse = [other for other in found.trials[: found.trials.index(each)] if other.epochs == 1 and other.objective > before[0].objective]
+        worse = [
+            other
+            for other in found.trials[: found.trials.index(each)]
+            if other.epochs == 1 and other.objective > before[0].objective
+        ]
         assert len(worse) < 3  # of nine that had an epoch
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"objective": "cascade_ndgc@20"}, r"no run measures 'cascade_ndgc@20' on validation; did you mean 'cascade_ndcg@20'\?"),
+        (
+            {"objective": "cascade_ndgc@20"},
+            r"no run measures 'cascade_ndgc@20' on validation; did you mean 'cascade_ndcg@20'\?",
+        ),
         ({"overrides": ["search={}"]}, "says nothing of what to search; add, for instance"),
         ({"overrides": ["search={name: {choice: [a, b]}}"]}, "search.name: is no setting of a run"),
-        ({"overrides": ["training.method=two-stage"], "algorithm": "hyperband"}, "have stages one after another; take bayesian"),
-        ({"overrides": ["search={training.epochs: {int: [1, 3]}}"], "algorithm": "hyperband"}, "leave it out of the search"),
+        (
+            {"overrides": ["training.method=two-stage"], "algorithm": "hyperband"},
+            "have stages one after another; take bayesian",
+        ),
+        (
+            {"overrides": ["search={training.epochs: {int: [1, 3]}}"], "algorithm": "hyperband"},
+            "leave it out of the search",
+        ),
         ({"overrides": ["training.distribution=multi-worker"]}, "a search is shared by Keras Tuner's workers instead"),
         ({"trials": 0}, "expected 1 or more, received 0"),
     ],
@@ -187,7 +219,10 @@ def test_a_search_that_began_otherwise_is_not_gone_on_with(pipeline, trained):
     for arguments, message in (
         ({"algorithm": "bayesian"}, "these differ: algorithm"),
         ({"overrides": ["training.epochs=4"]}, r"these differ: settings\.training\.epochs"),
-        ({"overrides": ["search={retriever.dim: {choice: [8, 4]}}"]}, r"these differ: search\..*retriever\.dim\.choice"),
+        (
+            {"overrides": ["search={retriever.dim: {choice: [8, 4]}}"]},
+            r"these differ: search\..*retriever\.dim\.choice",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             search(pipeline, 2, **({"algorithm": "random"} | arguments), console=quiet)
@@ -225,7 +260,8 @@ def test_two_processes_do_not_search_in_one_folder(pipeline, trained, tmp_path):
 def test_half_of_what_a_shared_search_needs_is_refused(pipeline, trained, monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     with pytest.raises(
-        InputError, match=re.escape("KERASTUNER_ORACLE_IP alone in the environment; a shared search needs KERASTUNER_TUNER_ID")
+        InputError,
+        match=re.escape("KERASTUNER_ORACLE_IP alone in the environment; a shared search needs KERASTUNER_TUNER_ID"),
     ):
         search(pipeline, 1, console=quiet)
 
@@ -257,13 +293,24 @@ def test_a_small_space_is_searched_once(pipeline, trained, capsys):
     values = [tuple(each.values.values()) for each in found.trials]
     assert len(values) == len(set(values)) <= 6
     assert f"the search ended after {len(values)} trials" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(InputError, match=r"begins 9 trials for 9 epochs and .*, 13 in all; the space has only 6 choices; take random"):
-        search(pipeline, 14, "hyperband", overrides=[*overrides, "training.epochs=9"], root=pipeline.parent / "other", console=quiet)
+    with pytest.raises(
+        InputError, match=r"begins 9 trials for 9 epochs and .*, 13 in all; the space has only 6 choices; take random"
+    ):
+        search(
+            pipeline,
+            14,
+            "hyperband",
+            overrides=[*overrides, "training.epochs=9"],
+            root=pipeline.parent / "other",
+            console=quiet,
+        )
 
 
 def test_hyperband_wants_the_trials_of_its_first_bracket(pipeline, trained):
     """By 30 epochs 34 begin with two of them; of 20 none would ever be given more."""
-    with pytest.raises(InputError, match=r"begins 34 trials for 30 epochs and .*, 52 in all; received 20 trials; raise them, or lower"):
+    with pytest.raises(
+        InputError, match=r"begins 34 trials for 30 epochs and .*, 52 in all; received 20 trials; raise them, or lower"
+    ):
         search(pipeline, 20, "hyperband", overrides=["training.epochs=30"], console=quiet)
     assert not trained.names
 
@@ -273,7 +320,10 @@ def test_a_whole_tower_is_chosen_before_a_setting_of_it(pipeline, trained):
     found = search(pipeline, 4, "random", overrides=overrides, console=quiet)
     for each in found.trials:
         settings = load_settings(found.folder / each.name / "settings.yaml")
-        assert (settings.retriever.dim, settings.retriever.name) == (each.values["retriever.dim"], each.values["retriever"]["name"])
+        assert (settings.retriever.dim, settings.retriever.name) == (
+            each.values["retriever.dim"],
+            each.values["retriever"]["name"],
+        )
 
 
 def test_no_drawn_training_has_stages_for_hyperband(pipeline, trained):

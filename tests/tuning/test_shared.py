@@ -67,7 +67,9 @@ def test_two_workers_share_a_search(tmp_path):
     assert trials["cascade_ndcg@20"].to_list() == pytest.approx([dim / 100 for dim in trials["ranker.dim"]])
     assert {(folder / name / "worker").read_text() for name in trials["trial"]} == {"one", "two"}
     assert yaml.safe_load((folder / "best.yaml").read_text())["ranker"]["dim"] == trials["ranker.dim"].max()
-    alone = subprocess.run([sys.executable, "-c", SCRIPT, "7"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    alone = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "7"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "going on after 6 trials" in alone.stdout
     names = pl.read_csv(folder / "trials.csv")["trial"].to_list()
     assert [name for name in names if (folder / name / "worker").read_text() == "alone"] == ["trial-06"]

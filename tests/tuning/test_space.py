@@ -52,11 +52,15 @@ def test_what_is_drawn_lies_in_the_space_and_makes_settings(write):
         made = load_settings(path, as_overrides(values))
         assert list(made.ranker.attention) == values["ranker.attention"]
         assert made.training.ranker.learning_rate == values["training.ranker.learning_rate"]
-    assert {values["sampler.samples"] for values in found} == set(range(2, 10))  # misses one by chance: 8 (7/8)^200 < 1e-10
+    assert {values["sampler.samples"] for values in found} == set(
+        range(2, 10)
+    )  # misses one by chance: 8 (7/8)^200 < 1e-10
     assert {values.get("sampler.local_top") for values in found} == {None, *range(3, 10)}  # 7 (1 - 1/21)^200 < 1e-3
 
 
-@pytest.mark.parametrize(("name", "middle"), [("training.ranker.learning_rate", 10**-2.5), ("sampler.pool", 100), ("ranker.dropout", 0.25)])
+@pytest.mark.parametrize(
+    ("name", "middle"), [("training.ranker.learning_rate", 10**-2.5), ("sampler.pool", 100), ("ranker.dropout", 0.25)]
+)
 def test_half_of_a_range_is_below_its_middle(write, name, middle):
     """Geometric where it is logarithmic. Beyond 0.4 to 0.6 of 400 draws by chance: less than one in 10,000."""
     _, settings = write(SEARCH)
@@ -86,8 +90,14 @@ def test_a_whole_tower_can_be_a_choice(write):
     search = {"retriever": {"choice": [{"name": "gru4rec", "dim": 4}, {"name": "sasrec", "dim": 8}]}}
     path, settings = write(search)
     check_draws(settings.search, lambda more: load_settings(path, more))
-    assert {load_settings(path, as_overrides(values)).retriever.name for values in draws(settings, 20)} == {"gru4rec", "sasrec"}
-    assert own_values(settings, lambda more: load_settings(path, more)) == ({"retriever": json.dumps({"dim": 8, "name": "sasrec"})}, None)
+    assert {load_settings(path, as_overrides(values)).retriever.name for values in draws(settings, 20)} == {
+        "gru4rec",
+        "sasrec",
+    }
+    assert own_values(settings, lambda more: load_settings(path, more)) == (
+        {"retriever": json.dumps({"dim": 8, "name": "sasrec"})},
+        None,
+    )
 
 
 @pytest.mark.parametrize("space", [{"choice": [4, 16]}, {"int": [9, 20]}])
@@ -99,12 +109,21 @@ def test_there_is_no_such_trial_where_one_of_them_is_not_in_the_space(write, spa
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"retriever.dim": {"choice": [4, 8], "int": [1, 2]}}, r"search.retriever.dim: expected exactly one of .*; received choice, int"),
+        (
+            {"retriever.dim": {"choice": [4, 8], "int": [1, 2]}},
+            r"search.retriever.dim: expected exactly one of .*; received choice, int",
+        ),
         ({"retriever.dim": {}}, "received none"),
         ({"retriever.dim": {"int": [8, 4]}}, r"expected \[LOWEST, HIGHEST\]; received \[8, 4\]"),
         ({"ranker.dropout": {"log_float": [0, 0.5]}}, "a logarithmic scale begins above 0"),
-        ({"retriever.dim": {"chocie": [4, 8]}}, "unknown setting 'search.retriever.dim.chocie'; did you mean 'choice'?"),
-        ({"retriever.dim": {"choice": [4, 8], "when": {"ranker.dim": 8}}}, "ranker.dim must be a setting of this search"),
+        (
+            {"retriever.dim": {"chocie": [4, 8]}},
+            "unknown setting 'search.retriever.dim.chocie'; did you mean 'choice'?",
+        ),
+        (
+            {"retriever.dim": {"choice": [4, 8], "when": {"ranker.dim": 8}}},
+            "ranker.dim must be a setting of this search",
+        ),
         (
             {"retriever.dim": {"choice": [4, 8], "when": {"ranker.recency": 3}}, "ranker.recency": {"boolean": True}},
             "is never 3; it may be",
@@ -126,7 +145,10 @@ def test_a_mistake_in_a_search_is_one_clear_sentence(write, search, message):
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"retriever.dims": {"choice": [4, 8]}}, r"no choice with retriever.dims makes valid settings: .*did you mean 'dim'\?"),
+        (
+            {"retriever.dims": {"choice": [4, 8]}},
+            r"no choice with retriever.dims makes valid settings: .*did you mean 'dim'\?",
+        ),
         ({"ranker.dropout": {"float": [2, 3]}}, "no choice with ranker.dropout makes valid settings"),
     ],
 )

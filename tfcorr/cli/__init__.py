@@ -7,7 +7,8 @@ import typer
 from tfcorr.cli.app import app, console
 from tfcorr.settings import InputError
 
-from tfcorr.cli import data, training, measuring, serving  # isort: skip  # each adds its commands, in the order of the help
+# Each adds its commands, in the order of the help.
+from tfcorr.cli import data, training, measuring, serving  # isort: skip
 
 __all__ = ["app", "console", "data", "main", "measuring", "serving", "training"]
 

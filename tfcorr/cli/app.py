@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 console = Console(markup=False)  # a title may hold brackets
 
 Pipeline = Annotated[Path, typer.Argument(help="The YAML file of settings.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as saved_models/movielens100k.")]
 Root = Annotated[Path, typer.Option(help="Where runs land.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Overrides a setting; may be repeated.")
+]
 IndexOption = Annotated[Literal["exact", "scann"], typer.Option(help="How the retriever's items are searched.")]
 
 

@@ -15,8 +15,12 @@ app.add_typer(data, name="data")
 
 @app.command()
 def init(
-    table: Annotated[Path, typer.Argument(help="A CSV, TSV (either may be .gz) or Parquet file with a row an interaction.")],
-    output: Annotated[Path | None, typer.Option(help="The YAML file to write; by default of the table's name, here.")] = None,
+    table: Annotated[
+        Path, typer.Argument(help="A CSV, TSV (either may be .gz) or Parquet file with a row an interaction.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The YAML file to write; by default of the table's name, here.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="The column of the users, where it cannot be told.")] = None,
     item: Annotated[str | None, typer.Option(help="The column of the items.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of the times.")] = None,
@@ -59,7 +63,9 @@ def prepare(
     dataset = load(settings.data)
     write_prepared(dataset, output)
     console.print(account_table(dataset))
-    console.print(f"prepared in {output}; train on it with: --set data='{{source: prepared, path: {output}}}'", soft_wrap=True)
+    console.print(
+        f"prepared in {output}; train on it with: --set data='{{source: prepared, path: {output}}}'", soft_wrap=True
+    )
 
 
 @data.command()
@@ -98,9 +104,14 @@ def synthesize(
     from tfcorr.files import write_whole
 
     if interactions < users:
-        raise InputError(f"--interactions {interactions}: there are {users} users, of whom each has one at least; raise it")
+        raise InputError(
+            f"--interactions {interactions}: there are {users} users, of whom each has one at least; raise it"
+        )
     if output.suffix != ".parquet" or output.is_dir():
         raise InputError(f"{output}: give the name of a .parquet file to write")
     frame = synthetic.synthesize(users, items, interactions, seed)
     write_whole(output, frame.write_parquet)
-    console.print(f"{frame.height:,} interactions written to {output}; train on them with: --set data.path={output}", soft_wrap=True)
+    console.print(
+        f"{frame.height:,} interactions written to {output}; train on them with: --set data.path={output}",
+        soft_wrap=True,
+    )

@@ -13,8 +13,12 @@ from tfcorr.cli.tables import differences_table, print_evaluation
 @app.command()
 def evaluate(
     run: RunFolder,
-    k: Annotated[list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")] = None,
-    retrieve: Annotated[int | None, typer.Option(min=1, max=10**6, help="How many items the retriever hands to the ranker.")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option(min=1, help="Cut-offs; may be repeated, or be followed by several.")
+    ] = None,
+    retrieve: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help="How many items the retriever hands to the ranker.")
+    ] = None,
     index: IndexOption = "exact",
     ranker_alone: Annotated[bool, typer.Option("--ranker-alone", help="Also rank all items by the ranker.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -30,8 +34,13 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Runs' folders, 1 to 6; the others are compared with the first.")],
-    output: Annotated[Path | None, typer.Option(help="The folder to write; by default report in the first run's folder.")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Runs' folders, 1 to 6; the others are compared with the first."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write; by default report in the first run's folder.")
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="Cut-off of the metrics, and length of the lists.")] = 20,
 ) -> None:
     """Writes one page, and its figures, of an evaluated run, or of several side by side, in place of an earlier one.
@@ -45,7 +54,9 @@ def report(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="A run's folder, or several that differ only in their seed.")],
+    first: Annotated[
+        str, typer.Argument(metavar="RUN[,RUN…]", help="A run's folder, or several that differ only in their seed.")
+    ],
     second: Annotated[str, typer.Argument(metavar="RUN[,RUN…]", help="What to compare it with.")],
     k: Annotated[int, typer.Option(min=1, help="Cut-off.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -71,7 +82,9 @@ def compare(
 def study(
     study: Annotated[Path, typer.Argument(help="The YAML file of a study, such as pipelines/table2.yaml.")],
     override: Overrides = None,
-    processes: Annotated[int, typer.Option(min=1, help="How many cells are trained at once, each by its share of the cores.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="How many cells are trained at once, each by its share of the cores.")
+    ] = 1,
     root: Root = Path("saved_models"),
 ) -> None:
     """Trains what of a study is not done yet, the cheapest first, and writes its tables. Started again, it goes on.

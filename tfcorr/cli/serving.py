@@ -16,9 +16,13 @@ from tfcorr.settings import InputError
 @app.command()
 def export(
     run: RunFolder,
-    label: Annotated[str, typer.Option(help="The label to point at the new version; a version is served while one does.")] = "stable",
+    label: Annotated[
+        str, typer.Option(help="The label to point at the new version; a version is served while one does.")
+    ] = "stable",
     keep: Annotated[int, typer.Option(min=1, help="How many versions without a label to keep, the newest.")] = 3,
-    reindex: Annotated[bool, typer.Option("--reindex", help="With the items that the data have today, without training.")] = False,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="With the items that the data have today, without training.")
+    ] = False,
 ) -> None:
     """Writes the run's SavedModels: retriever, ranker, cascade and cascade_scann, each as a new version.
 
@@ -35,7 +39,10 @@ def export(
 def label(
     run: RunFolder,
     moves: Annotated[
-        list[str] | None, typer.Argument(metavar="[LABEL=VERSION]…", help="stable=2 points a label at a version, canary= takes one away.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[LABEL=VERSION]…", help="stable=2 points a label at a version, canary= takes one away."
+        ),
     ] = None,
 ) -> None:
     """Rolls forward or back: points labels at versions, of which those with a label are served. Prints all labels.
@@ -62,15 +69,22 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of gRPC; 0 takes a free one.")] = 8500,
     rest_port: Annotated[int, typer.Option(help="Of REST; 0 takes a free one.")] = 8501,
-    model: Annotated[list[str] | None, typer.Option(help="Which models to load; may be repeated. All by default.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Which models to load; may be repeated. All by default.")
+    ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Leave out the page at / to try the cascade on.")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="A PEM file; needs --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="A PEM file.")] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="TFCORR_API_KEY", help="What requests must carry as x-api-key; better in the environment.")
+        str | None,
+        typer.Option(envvar="TFCORR_API_KEY", help="What requests must carry as x-api-key; better in the environment."),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine with neither TLS nor a key.")] = False,
-    drain: Annotated[float, typer.Option(help="Seconds that requests have to end when the server is told to stop.")] = 30,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine with neither TLS nor a key.")
+    ] = False,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that requests have to end when the server is told to stop.")
+    ] = 30,
     max_message: Annotated[int, typer.Option(help="Bytes of a request.")] = 4 * 2**20,
     max_rows: Annotated[int, typer.Option(help="Rows of a request.")] = 256,
     max_length: Annotated[int, typer.Option(help="Ids in a row.")] = 2000,
@@ -85,30 +99,62 @@ def serve(
     from tfcorr.serving.server.settings import ServerSettings
     from tfcorr.serving.versions import MODELS
 
-    limits = {"message_bytes": max_message, "rows": max_rows, "length": max_length, "k": max_k, "requests": max_requests}
-    chosen = {"host": host, "port": port, "rest_port": rest_port, "models": model or MODELS, "page": not no_page, "limits": limits}
-    safety = {"tls_certificate": tls_certificate, "tls_key": tls_key, "api_key": api_key, "insecure": insecure, "drain_seconds": drain}
+    limits = {
+        "message_bytes": max_message,
+        "rows": max_rows,
+        "length": max_length,
+        "k": max_k,
+        "requests": max_requests,
+    }
+    chosen = {
+        "host": host,
+        "port": port,
+        "rest_port": rest_port,
+        "models": model or MODELS,
+        "page": not no_page,
+        "limits": limits,
+    }
+    safety = {
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "api_key": api_key,
+        "insecure": insecure,
+        "drain_seconds": drain,
+    }
     settings = ServerSettings.parse(chosen | safety)
-    serve_models(run / "serving", settings, partial(print, flush=True))  # not by the console, which ends all if no one reads
+    serve_models(
+        run / "serving", settings, partial(print, flush=True)
+    )  # not by the console, which ends all if no one reads
 
 
 @app.command()
 def recommend(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder; not needed with --server.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder; not needed with --server.")
+    ] = None,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     context: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What else is known: user=ID, or a feature; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What else is known: user=ID, or a feature; may be repeated."),
     ] = None,
     k: Annotated[int, typer.Option(min=1, max=10**6, help="How many items.")] = 10,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
     titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
     index: IndexOption = "exact",
-    source: Annotated[Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet to write the recommendations for --input to.")] = None,
-    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask what is served there, over gRPC.")] = None,
-    version_label: Annotated[str | None, typer.Option("--label", help="With --server: which version; the highest by default.")] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ask what is served there, over gRPC.")
+    ] = None,
+    version_label: Annotated[
+        str | None, typer.Option("--label", help="With --server: which version; the highest by default.")
+    ] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="With --server: by TLS, which this PEM file vouches for.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="TFCORR_API_KEY", help="With --server; better in the environment.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TFCORR_API_KEY", help="With --server; better in the environment.")
+    ] = None,
 ) -> None:
     """Recommends by the exported cascade, here or as it is served: for one history or context, or for a file of them.
 
@@ -119,7 +165,9 @@ def recommend(
     if (not history and not context) == (source is None) or (source is None) != (output is None):
         raise typer.BadParameter("give either --history or --context or both, or --input and --output")
     if source is not None and (exclude or titles):
-        raise typer.BadParameter("--exclude and --titles are of one history; a file may have a column exclude, and gets ids alone")
+        raise typer.BadParameter(
+            "--exclude and --titles are of one history; a file may have a column exclude, and gets ids alone"
+        )
     if server is not None:
         from tfcorr.serving.client import RemoteRecommender
 
@@ -134,7 +182,10 @@ def recommend(
         raise typer.BadParameter("--titles reads them from a run's folder: give it too")
     known = dict(_assigned(each, recommender.reads) for each in context or [])
     if source is not None and output is not None:
-        console.print(f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}", soft_wrap=True)
+        console.print(
+            f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}",
+            soft_wrap=True,
+        )
         return
     names = serving.titles(run) if run is not None and (titles or server is None) else {}
     unknown = [item for item in _ids(history or "") if names and item not in names]

@@ -29,9 +29,17 @@ def print_evaluation(measured: "Evaluation", as_json: bool) -> None:
     for name in names:
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in metrics.values()))
     console.print(table)
-    beside = Table("cascade less", differences[0].metric, "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0))
+    beside = Table(
+        "cascade less", differences[0].metric, "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0)
+    )
     for each in differences:
-        beside.add_row(each.stage, f"{each.second:.4f}", f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}", p_value(each))
+        beside.add_row(
+            each.stage,
+            f"{each.second:.4f}",
+            f"{each.difference:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            p_value(each),
+        )
     console.print()
     console.print(beside)
     console.print()
@@ -45,8 +53,15 @@ def p_value(difference: "Difference") -> str:
 
 def differences_table(differences: "Sequence[Difference]") -> Table:
     """Paired differences by stage and metric."""
-    table = Table("stage", "metric", "first", "second", "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0))  # 80 columns
+    table = Table(
+        "stage", "metric", "first", "second", "difference", "95% interval", "p", box=None, padding=(0, 2, 0, 0)
+    )  # 80 columns
     for each in differences:
-        values = f"{each.first:.4f}", f"{each.second:.4f}", f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}"
+        values = (
+            f"{each.first:.4f}",
+            f"{each.second:.4f}",
+            f"{each.difference:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+        )
         table.add_row(each.stage, each.metric, *values, p_value(each))
     return table

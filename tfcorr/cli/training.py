@@ -15,11 +15,14 @@ from tfcorr.settings import shown
 @app.command()
 def train(
     pipeline: Pipeline,
-    name: Annotated[str | None, typer.Option(help="The run's folder under --root; the YAML file's name by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder under --root; the YAML file's name by default.")
+    ] = None,
     root: Root = Path("saved_models"),
     override: Overrides = None,
     warm_start: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Start from a run of the same towers; its items and users may be others.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Start from a run of the same towers; its items and users may be others."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
@@ -51,9 +54,13 @@ def train(
 @app.command()
 def tune(
     pipeline: Pipeline,
-    trials: Annotated[int, typer.Option(min=1, help="How many there are to be in the end; started again, a search goes on.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many there are to be in the end; started again, a search goes on.")
+    ] = 20,
     algorithm: Annotated[Algorithm, typer.Option(help="How the next trial is chosen.")] = "bayesian",
-    objective: Annotated[str, typer.Option(help="What to maximise: a metric of any stage on validation.")] = "cascade_ndcg@20",
+    objective: Annotated[
+        str, typer.Option(help="What to maximise: a metric of any stage on validation.")
+    ] = "cascade_ndcg@20",
     root: Annotated[Path, typer.Option(help="Where the search lands, as NAME-search.")] = Path("saved_models"),
     override: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a search of the same name.")] = False,
@@ -73,10 +80,20 @@ def tune(
         return
     console.print(f"{found.objective} on validation, the best first:")
     for trial in found.ranked[:5]:
-        own = ", the pipeline's own settings" if found.has_own and trial is found.trials[0] else f": {shown(trial.values)}"
-        console.print(f"{trial.objective:.4f}  {trial.name}, {trial.epochs} epochs{own}", soft_wrap=True, highlight=False)
+        own = (
+            ", the pipeline's own settings"
+            if found.has_own and trial is found.trials[0]
+            else f": {shown(trial.values)}"
+        )
+        console.print(
+            f"{trial.objective:.4f}  {trial.name}, {trial.epochs} epochs{own}", soft_wrap=True, highlight=False
+        )
     failed = len(found.trials) - len(found.ranked)
     if failed:
-        console.print(f"{failed} of {len(found.trials)} trials failed; {found.folder / 'trials.csv'} says why", soft_wrap=True)
-    console.print(f"all trials: {found.folder / 'trials.csv'}, as a picture: {found.folder / 'search.png'}", soft_wrap=True)
+        console.print(
+            f"{failed} of {len(found.trials)} trials failed; {found.folder / 'trials.csv'} says why", soft_wrap=True
+        )
+    console.print(
+        f"all trials: {found.folder / 'trials.csv'}, as a picture: {found.folder / 'search.png'}", soft_wrap=True
+    )
     console.print(f"the best settings: tfcorr train {found.folder / 'best.yaml'}", soft_wrap=True)

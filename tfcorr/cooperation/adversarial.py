@@ -1,4 +1,5 @@
-"""Adversarial training: the retriever generates what the ranker takes for a target, as in IRGAN (Wang et al., SIGIR'17)."""
+"""Adversarial training: the retriever generates what the ranker takes for a target, as in IRGAN (Wang et al.,
+SIGIR'17)."""
 
 import tensorflow as tf
 
@@ -8,10 +9,12 @@ from tfcorr.cooperation.sampler import Source
 
 
 class Adversarial(Joint):
-    """The ranker discriminates the target from the retriever's samples; the retriever is rewarded for samples that it mistakes.
+    """The ranker discriminates the target from the retriever's samples; the retriever is rewarded for samples that it
+    mistakes.
 
-    A sample's reward is what the ranker would lose by it: under `bce` log(1 + exp R(s)), as in IRGAN, under `softmax` the same
-    of R(s) − R(k). Unlike in IRGAN the retriever goes on learning from the targets too, instead of before, by its own loss.
+    A sample's reward is what the ranker would lose by it: under `bce` log(1 + exp R(s)), as in IRGAN, under `softmax`
+    the same of R(s) − R(k). Unlike in IRGAN the retriever goes on learning from the targets too, instead of before, by
+    its own loss.
     """
 
     lesson = "policy_loss"

@@ -24,10 +24,11 @@ LOGGED = (
 
 
 class Joint(LoggedModel):
-    """Both towers learn to tell the target from negatives; what the ranker teaches the retriever besides is a subclass's `teach`.
+    """Both towers learn to tell the target from negatives; what the ranker teaches the retriever besides is a
+    subclass's `teach`.
 
-    The retriever's negatives are resampled by itself, the ranker's drawn by the sampler's strategy. Each tower has its own
-    optimiser: `compile(optimizer={"retriever": …, "ranker": …})`.
+    The retriever's negatives are resampled by itself, the ranker's drawn by the sampler's strategy. Each tower has its
+    own optimiser: `compile(optimizer={"retriever": …, "ranker": …})`.
     """
 
     lesson: str  # the name by which the loss of `teach` is logged
@@ -60,9 +61,13 @@ class Joint(LoggedModel):
             every = self.sampler.every(query) if self.is_exact else None
             with tape.stop_recording():
                 resampled = self.sampler.resample(query, target, every)
-                source = self.sampler.source(lambda: query, target, lambda: resampled, lambda ids: self.ranker.score(context, ids))
+                source = self.sampler.source(
+                    lambda: query, target, lambda: resampled, lambda ids: self.ranker.score(context, ids)
+                )
                 negatives = self.negatives(source)
-            retrieved = Scores(lambda ids: inner(query, self.retriever.item_vectors(ids)), target, resampled.drawn.samples)
+            retrieved = Scores(
+                lambda ids: inner(query, self.retriever.item_vectors(ids)), target, resampled.drawn.samples
+            )
             ranked = Scores(lambda ids: self.ranker.score(context, ids, training=True), target, negatives.samples)
             if every is None:
                 retriever_loss = loss(retrieved.of_target, retrieved.of_samples, *resampled.drawn.log_q)
@@ -83,7 +88,9 @@ class Joint(LoggedModel):
                 "loss_ranker": ranker_loss,
                 self.lesson: lesson,
                 "log_loss_retriever": retriever_loss if self.is_exact else self._log_loss(retrieved, resampled, target),
-                "log_loss_ranker": estimated_log_loss(ranked.of_target, ranked.of_samples, negatives.log_count, is_target),
+                "log_loss_ranker": estimated_log_loss(
+                    ranked.of_target, ranked.of_samples, negatives.log_count, is_target
+                ),
                 "effective_sample_size": resampled.effective_size,
                 "target_share": resampled.target_share,
                 "hardness": hardness(ranked.of_target, ranked.of_samples, is_target),
@@ -96,7 +103,8 @@ class Joint(LoggedModel):
 
 
 class Scores:
-    """A tower's scores of the target [B] and of samples [B, L], computed together, and of other items when they are asked for."""
+    """A tower's scores of the target [B] and of samples [B, L], computed together, and of other items when they are
+    asked for."""
 
     def __init__(self, score: Callable[[tf.Tensor], tf.Tensor], target: tf.Tensor, samples: tf.Tensor) -> None:
         scores = score(tf.concat([target[:, None], samples], axis=1))

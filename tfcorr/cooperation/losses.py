@@ -1,4 +1,5 @@
-"""The losses of the cooperation, as pure functions of scores. All in float32; every sum of exponentials is a log-sum-exp."""
+"""The losses of the cooperation, as pure functions of scores. All in float32; every sum of exponentials is a
+log-sum-exp."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,11 +10,13 @@ import tensorflow as tf
 LossName = Literal["softmax", "bce"]
 
 
-def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+def sampled_log_softmax(
+    target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor
+) -> tf.Tensor:
     """The sampled log-softmax loss, −log softmax(V − log_q)[k] over {k} ∪ S, with duplicates kept.
 
-    Args: target_score [B], sample_scores [B, L], and their log-probabilities target_log_q [B], sample_log_q [B, L] under
-    the distribution that the samples come from; no gradient flows through these.
+    Args: target_score [B], sample_scores [B, L], and their log-probabilities target_log_q [B], sample_log_q [B, L]
+    under the distribution that the samples come from; no gradient flows through these.
     Returns: [B] float32.
     Source: equations 1 and 2 of the paper.
 
@@ -29,8 +32,8 @@ def sampled_log_softmax(target_score: tf.Tensor, sample_scores: tf.Tensor, targe
 def full_log_softmax(target_score: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """−log softmax(V)[k] over all items, which sampled_log_softmax estimates.
 
-    Args: target_score [B]; scores [B, N] of all items, the target among them. That its score comes by itself saves the gradient
-    a second matrix [B, N].
+    Args: target_score [B]; scores [B, N] of all items, the target among them. That its score comes by itself saves the
+    gradient a second matrix [B, N].
     Returns: [B] float32.
 
     >>> print(f"{float(full_log_softmax(tf.constant([2.0]), tf.constant([[0.0, 2.0, 1.0]]))[0]):.4f}")
@@ -39,12 +42,16 @@ def full_log_softmax(target_score: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(tf.cast(scores, tf.float32), axis=1) - tf.cast(target_score, tf.float32)
 
 
-def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor) -> tf.Tensor:
+def binary_cross_entropy(
+    target_score: tf.Tensor, sample_scores: tf.Tensor, target_log_q: tf.Tensor, sample_log_q: tf.Tensor
+) -> tf.Tensor:
     """−log σ(V(k)) − mean_S log(1 − σ(V(s))): each item by itself, as targets are told from others in click models.
 
-    Args: target_score [B], sample_scores [B, L]; the log-probabilities, as sampled_log_softmax takes them, are not used.
+    Args: target_score [B], sample_scores [B, L]; the log-probabilities, as sampled_log_softmax takes them, are not
+    used.
     Returns: [B] float32.
-    Source: the loss that table 6 of the paper compares with the softmax; the mean over the samples is the authors' code's.
+    Source: the loss that table 6 of the paper compares with the softmax; the mean over the samples is the authors'
+    code's.
     """
     target, samples = tf.cast(target_score, tf.float32), tf.cast(sample_scores, tf.float32)
     return tf.nn.softplus(-target) + tf.reduce_mean(tf.nn.softplus(samples), axis=1)
@@ -53,8 +60,8 @@ def binary_cross_entropy(target_score: tf.Tensor, sample_scores: tf.Tensor, targ
 def policy_gradient(rewards: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """A loss whose gradient is −∇ E[reward] of a policy softmax(V), for samples drawn from it (REINFORCE).
 
-    Each reward is taken relative to the mean of the others, so that the gradient is unbiased and its variance low; with this
-    baseline the softmax's normalisation has no part in it: −Σ_s (r_s − r̄) V(s) / (L − 1).
+    Each reward is taken relative to the mean of the others, so that the gradient is unbiased and its variance low; with
+    this baseline the softmax's normalisation has no part in it: −Σ_s (r_s − r̄) V(s) / (L − 1).
 
     Args: rewards and scores V of the samples, each [B, L], L at least 2; no gradient flows through the rewards.
     Returns: [B] float32, whose value means nothing.
@@ -88,7 +95,8 @@ def hardness(target_score: tf.Tensor, scores: tf.Tensor, is_target: tf.Tensor) -
     """The share of a row's negatives that score no lower than its target; 0 where it has none.
 
     Args: target_score [B]; scores [B, L] of the negatives; is_target [B, L] bool, which of them are none.
-    Returns: [B] float32; negatives drawn at random tend to 0 as a tower learns, those as hard as the target stand at 1/2.
+    Returns: [B] float32; negatives drawn at random tend to 0 as a tower learns, those as hard as the target stand at
+    1/2.
     """
     ahead = (scores >= target_score[:, None]) & ~is_target
     return tf.math.divide_no_nan(_count(ahead), _count(~is_target))
@@ -98,13 +106,17 @@ def _count(which: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(which, tf.float32), axis=1)
 
 
-def estimated_log_loss(target_score: tf.Tensor, sample_scores: tf.Tensor, log_count: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
-    """An estimate of −log softmax(V)[k] over all items: all but the target are counted by the samples, each weighing 1 / (L Q).
+def estimated_log_loss(
+    target_score: tf.Tensor, sample_scores: tf.Tensor, log_count: tf.Tensor, is_target: tf.Tensor
+) -> tf.Tensor:
+    """An estimate of −log softmax(V)[k] over all items: all but the target are counted by the samples, each weighing 1
+    / (L Q).
 
-    Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns. Of samples
-    without a probability, whose log_q is 0, it is no estimate.
+    Unlike the loss that is minimised it does not depend on how hard the samples are, so it falls as V learns. Of
+    samples without a probability, whose log_q is 0, it is no estimate.
 
-    Args: target_score [B]; sample_scores, log_count = log(L Q) and is_target, whether the sample is the target, each [B, L].
+    Args: target_score [B]; sample_scores, log_count = log(L Q) and is_target, whether the sample is the target, each
+    [B, L].
     Returns: [B] float32.
     """
     others = tf.where(is_target, -np.inf, corrected_scores(sample_scores, log_count))

@@ -12,11 +12,14 @@ class OptimiserSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     decay: float = Field(1.0, gt=0, le=1, description="the learning rate is multiplied by this over each epoch")
     warm_up: float = Field(0.0, ge=0, description="epochs over which the learning rate rises from zero")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled; of embeddings, only the rows that the batch used decay")
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled; of embeddings, only the rows that the batch used decay"
+    )
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly over the settings' warm-up and falls by their decay, continuously, in every epoch."""
+    """A learning rate that rises linearly over the settings' warm-up and falls by their decay, continuously, in every
+    epoch."""
 
     def __init__(self, settings: OptimiserSettings, steps: int) -> None:
         """steps is how many an epoch has."""
@@ -36,7 +39,9 @@ class LazyAdam(tf.keras.optimizers.Adam):
     rows that are not named keep their moments as they are. A step's cost is so independent of the table's length.
     """
 
-    def __init__(self, learning_rate: float | tf.keras.optimizers.schedules.LearningRateSchedule, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, learning_rate: float | tf.keras.optimizers.schedules.LearningRateSchedule, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(learning_rate, jit_compile=False, name="LazyAdam")
         self.decay = weight_decay
 

@@ -70,18 +70,21 @@ class Weighted(Proposal):
 def proposal_of(kind: Literal["uniform", "popularity"], counts: npt.NDArray[np.int64], alpha: float = 1.0) -> Proposal:
     """The proposal by its name; counts [N] are the items' training interactions.
 
-    Under popularity an item is drawn by its count to the power of alpha; one that training never saw counts as seen once, so
-    that every item can be drawn.
+    Under popularity an item is drawn by its count to the power of alpha; one that training never saw counts as seen
+    once, so that every item can be drawn.
     """
     return Uniform(len(counts)) if kind == "uniform" else Weighted(np.maximum(counts, 1).astype(np.float64) ** alpha)
 
 
 def alias_table(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Walker's alias table of weights [N] whose mean is 1: the share of itself that each column keeps, and what has the rest.
+    """Walker's alias table of weights [N] whose mean is 1: the share of itself that each column keeps, and what has the
+    rest.
 
-    A column drawn uniformly, and then its alias unless it keeps itself, has the distribution of the weights. Heavy columns
-    give what they have above 1, in turn, to what light ones lack; the one that runs out has its own lack filled by the next.
-    Source: Hübschle-Schneider and Sanders, "Parallel Weighted Random Sampling" (ESA'19), by prefix sums instead of a sweep.
+    A column drawn uniformly, and then its alias unless it keeps itself, has the distribution of the weights. Heavy
+    columns give what they have above 1, in turn, to what light ones lack; the one that runs out has its own lack filled
+    by the next.
+    Source: Hübschle-Schneider and Sanders, "Parallel Weighted Random Sampling" (ESA'19), by prefix sums instead of a
+    sweep.
 
     >>> kept, aliases = alias_table(np.array([2.0, 0.5, 0.5]))
     >>> kept.tolist(), aliases.tolist()  # half of what the columns 1 and 2 draw is 0

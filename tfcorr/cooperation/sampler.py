@@ -1,4 +1,5 @@
-"""What draws for a training step: the pool, what the retriever resamples from it, and what other strategies start from."""
+"""What draws for a training step: the pool, what the retriever resamples from it, and what other strategies start
+from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +13,21 @@ from tfcorr.cooperation.proposals import Proposal, proposal_of
 from tfcorr.cooperation.sampling import Pool, Resampled, SamplerSettings, pool_of_all, resample, resample_all
 from tfcorr.towers.layers import Retriever
 
-Best = Callable[[tf.Tensor, int], tf.Tensor]  # encoded contexts [B, D] and a count -> the retriever's best items [B, count]
+Best = Callable[
+    [tf.Tensor, int], tf.Tensor
+]  # encoded contexts [B, D] and a count -> the retriever's best items [B, count]
 
 
 class Sampler:
     """Draws by the settings, from a retriever."""
 
     def __init__(
-        self, settings: SamplerSettings, counts: npt.NDArray[np.int64], retriever: Retriever, seed: int, best: Best | None = None
+        self,
+        settings: SamplerSettings,
+        counts: npt.NDArray[np.int64],
+        retriever: Retriever,
+        seed: int,
+        best: Best | None = None,
     ) -> None:
         """counts [N] are the items' training interactions; `best` searches all items, for the strategies that need it.
 
@@ -59,7 +67,8 @@ class Sampler:
         return tf.matmul(tf.cast(query, tf.float32), tf.cast(vectors, tf.float32), transpose_b=True)
 
     def pool(self, query: tf.Tensor, target: tf.Tensor) -> tuple[Pool, tf.Tensor, tf.Tensor]:
-        """The first step, for encoded contexts [B, D] with targets [B]: the pool, and the retriever's scores of k [B] and of C [B, n]."""
+        """The first step, for encoded contexts [B, D] with targets [B]: the pool, and the retriever's scores of k [B]
+        and of C [B, n]."""
         if self.is_exact:
             return pool_of_all(self.every(query), target)
         settings = self.settings
@@ -68,17 +77,26 @@ class Sampler:
         log_size = tf.math.log(tf.cast(size, tf.float32))
         target_score, scores = self._retriever.match(query, target, ids)
         log_count = tf.broadcast_to(self.proposal.log_prob(ids) + log_size, tf.shape(scores))
-        return Pool(tf.broadcast_to(ids, tf.shape(scores)), log_count, self.proposal.log_prob(target) + log_size), target_score, scores
+        return (
+            Pool(tf.broadcast_to(ids, tf.shape(scores)), log_count, self.proposal.log_prob(target) + log_size),
+            target_score,
+            scores,
+        )
 
     def resample(self, query: tf.Tensor, target: tf.Tensor, every: tf.Tensor | None = None) -> Resampled:
-        """The two steps, for encoded contexts [B, D] with targets [B]; `every` are their scores of all items, where they are known."""
+        """The two steps, for encoded contexts [B, D] with targets [B]; `every` are their scores of all items, where
+        they are known."""
         settings = self.settings
         if self.is_exact:
             every = self.every(query) if every is None else every
-            return resample_all(every, target, settings.samples, settings.temperature, settings.correction, self.generator)
+            return resample_all(
+                every, target, settings.samples, settings.temperature, settings.correction, self.generator
+            )
         pool, target_score, scores = self.pool(query, target)
         scores = tf.concat([target_score[:, None], scores], axis=1)
-        return resample(pool, target, scores, settings.samples, settings.temperature, settings.correction, self.generator)
+        return resample(
+            pool, target, scores, settings.samples, settings.temperature, settings.correction, self.generator
+        )
 
     def source(
         self,
@@ -87,7 +105,8 @@ class Sampler:
         resampled: Callable[[], Resampled],
         rank: Callable[[tf.Tensor], tf.Tensor],
     ) -> "Source":
-        """What strategies draw from; `query` gives the encoded contexts, `rank` the ranker's scores of ids, [B, n] of [B, n]."""
+        """What strategies draw from; `query` gives the encoded contexts, `rank` the ranker's scores of ids, [B, n] of
+        [B, n]."""
         best = self._best
 
         def best_of_all(count: int) -> tf.Tensor:
@@ -101,8 +120,8 @@ class Sampler:
 class Source:
     """What a strategy may draw from in one step, for B contexts with `target` [B] int32.
 
-    `resampled()` is what the retriever drew in two steps; `best(count)` are its best items of all, [B, count], best first;
-    `rank(ids)` are the ranker's scores [B, n] of ids [B, n].
+    `resampled()` is what the retriever drew in two steps; `best(count)` are its best items of all, [B, count], best
+    first; `rank(ids)` are the ranker's scores [B, n] of ids [B, n].
     """
 
     sampler: Sampler

@@ -1,7 +1,7 @@
 """Where the ranker's negatives and the distillation's items come from: one function a strategy, by its registered name.
 
-The names are those of sections 4.4 and 4.5 of the paper, the definitions what names and the authors' code suggest. Draws from the
-retriever's best have no probability to correct for: as in the authors' code, their log_q is 0.
+The names are those of sections 4.4 and 4.5 of the paper, the definitions what names and the authors' code suggest.
+Draws from the retriever's best have no probability to correct for: as in the authors' code, their log_q is 0.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,8 @@ def resample(source: Source) -> Drawn:
 
 
 def uncorrected_resample(source: Source) -> Drawn:
-    """What `resample` draws, taken as it comes: the ranker then learns to tell the target from what the retriever proposes."""
+    """What `resample` draws, taken as it comes: the ranker then learns to tell the target from what the retriever
+    proposes."""
     return uncorrected(source.resampled().drawn.samples)
 
 
@@ -65,7 +66,11 @@ def in_batch(source: Source) -> Drawn:
     """L targets of other examples of the batch, corrected for popularity, by which they come (Yi et al., RecSys'19)."""
     rows = tf.shape(source.target)[0]
     away = tf.random.stateless_uniform(
-        [rows, source.sampler.settings.samples], source.sampler.generator.make_seeds()[:, 0], 1, tf.maximum(rows, 2), tf.int32
+        [rows, source.sampler.settings.samples],
+        source.sampler.generator.make_seeds()[:, 0],
+        1,
+        tf.maximum(rows, 2),
+        tf.int32,
     )
     samples = tf.gather(source.target, (tf.range(rows)[:, None] + away) % rows)
     shares = source.sampler.shares
@@ -91,7 +96,14 @@ DISTILLATION: dict[DistillationSet, Callable[[Source], Drawn]] = {
     "toprand": global_top_random,
 }
 GLOBAL = {"gtop", "gtoprand", "top", "toprand"}  # these need an index of all items
-UNCORRECTED = {"uncorrected", "gtop", "gtoprand", "ltop", "ltoprand", "dns"}  # from their draws no loss over all items can be estimated
+UNCORRECTED = {
+    "uncorrected",
+    "gtop",
+    "gtoprand",
+    "ltop",
+    "ltoprand",
+    "dns",
+}  # from their draws no loss over all items can be estimated
 
 
 def uncorrected(samples: tf.Tensor) -> Drawn:

@@ -1,4 +1,5 @@
-"""The baseline: each tower trained alone, the ranker also by what the retriever, trained before and now frozen, draws for it."""
+"""The baseline: each tower trained alone, the ranker also by what the retriever, trained before and now frozen, draws
+for it."""
 
 import math
 from collections.abc import Sequence
@@ -19,11 +20,15 @@ SOME = 1000  # items, at most, of which it is seen by the exact softmax how many
 class Alone(LoggedModel):
     """What trains one tower and changes no other."""
 
-    def __init__(self, tower: Tower, sampler: Sampler, loss: LossName, logged: Sequence[str] = ("loss", "log_loss", "hardness")) -> None:
+    def __init__(
+        self, tower: Tower, sampler: Sampler, loss: LossName, logged: Sequence[str] = ("loss", "log_loss", "hardness")
+    ) -> None:
         super().__init__("alone", logged)
         self.tower, self.sampler, self.loss_function, self.generator = tower, sampler, LOSSES[loss], sampler.generator
 
-    def update(self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, **others: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(
+        self, tape: tf.GradientTape, total: tf.Tensor, loss: tf.Tensor, **others: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Moves the tower against the gradient of the total; records the loss and what else there is, each [B]."""
         variables = self.tower.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
@@ -86,4 +91,6 @@ class RankerAlone(Alone):
             total = tf.reduce_sum(loss + self.tower.auxiliary_loss(context)) / rows
         is_target = drawn.samples == target[:, None]
         log_loss = estimated_log_loss(scores[:, 0], scores[:, 1:], drawn.log_count, is_target)
-        return self.update(tape, total, loss, log_loss=log_loss, hardness=hardness(scores[:, 0], scores[:, 1:], is_target))
+        return self.update(
+            tape, total, loss, log_loss=log_loss, hardness=hardness(scores[:, 0], scores[:, 1:], is_target)
+        )

@@ -15,7 +15,8 @@ Examples = Literal["prefix", "window"]
 
 
 class EvaluationBatch(NamedTuple):
-    """`context` with "history" [B, M], "user" [B] and features, `target` [B], and `seen` [B, W], all earlier items, 0-padded.
+    """`context` with "history" [B, M], "user" [B] and features, `target` [B], and `seen` [B, W], all earlier items,
+    0-padded.
 
     `row` [B] int64 is the place of each in the split's order.
     """
@@ -27,9 +28,11 @@ class EvaluationBatch(NamedTuple):
 
 
 def windows(items: tf.Tensor, starts: tf.Tensor, places: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
-    """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded left.
+    """The `length` items before each place, not reaching back before its start: [B, length], oldest first, 0-padded
+    left.
 
-    >>> windows(tf.constant([4, 5, 6, 7, 8]), starts=tf.constant([0, 3]), places=tf.constant([2, 4]), length=3).numpy().tolist()
+    >>> items, starts, places = tf.constant([4, 5, 6, 7, 8]), tf.constant([0, 3]), tf.constant([2, 4])
+    >>> windows(items, starts, places, length=3).numpy().tolist()
     [[0, 4, 5], [0, 0, 7]]
     """
     reach = places[:, None] + tf.range(-tf.cast(length, places.dtype), 0)  # [B, M]
@@ -66,14 +69,15 @@ def training_batches(
 ) -> tf.data.Dataset:
     """An endless stream of (context, target [B] int32) from `first_epoch` on; an epoch has `steps_per_epoch` batches.
 
-    context["user"] [B] is the number of each target's user, from 1; beside it stand the features. context["history"] [B, M] holds
-    each target's own history: a batch is as wide as its longest, and batches have histories of like lengths, so that little
-    padding is computed. With examples by `window`, context["window"] [W, M] also holds the histories of the last targets of W
-    runs, and context["place"] [B] where in these the history of each target ends, counted row by row. A run is a quarter as
-    long as a history, so that each of its targets has at least three quarters of what it would have by itself.
+    context["user"] [B] is the number of each target's user, from 1; beside it stand the features. context["history"]
+    [B, M] holds each target's own history: a batch is as wide as its longest, and batches have histories of like
+    lengths, so that little padding is computed. With examples by `window`, context["window"] [W, M] also holds the
+    histories of the last targets of W runs, and context["place"] [B] where in these the history of each target ends,
+    counted row by row. A run is a quarter as long as a history, so that each of its targets has at least three quarters
+    of what it would have by itself.
 
-    Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone. Where
-    `inputs` tells of several replicas, the stream holds the parts of every batch that this input pipeline feeds.
+    Every epoch visits every training target once, in an order that depends on `seed` and the epoch's number alone.
+    Where `inputs` tells of several replicas, the stream holds the parts of every batch that this input pipeline feeds.
     """
     places = histories.targets("train")
     starts, total = histories.starts(places), len(places)
@@ -122,12 +126,17 @@ def run_length(length: int) -> int:
 
 
 def evaluation_batches(
-    histories: Histories, split: Split, length: int, batch_size: int, features: Sequence[Feature] = (), limit: int | None = None
+    histories: Histories,
+    split: Split,
+    length: int,
+    batch_size: int,
+    features: Sequence[Feature] = (),
+    limit: int | None = None,
 ) -> tf.data.Dataset:
     """One pass over a split's targets, or over `limit` of them that lie evenly apart, as EvaluationBatch.
 
-    Histories of like lengths come together, the shortest first, so that little padding is computed; each batch is as wide as
-    its longest.
+    Histories of like lengths come together, the shortest first, so that little padding is computed; each batch is as
+    wide as its longest.
     """
     places = histories.targets(split)
     rows = np.arange(len(places)) if limit is None or limit >= len(places) else np.arange(limit) * len(places) // limit
@@ -140,7 +149,9 @@ def evaluation_batches(
         seen = windows(items, start, place, longest)
         users = users_of(offsets, place)
         history = seen[:, tf.maximum(longest - length, 0) :]
-        return EvaluationBatch({"history": history, "user": users, **features_of(place, users)}, tf.gather(items, place), seen, row)
+        return EvaluationBatch(
+            {"history": history, "user": users, **features_of(place, users)}, tf.gather(items, place), seen, row
+        )
 
     chosen = rows, places[rows], histories.starts(places[rows])
     return tf.data.Dataset.from_tensor_slices(chosen).batch(batch_size).map(batch).prefetch(2)

@@ -2,14 +2,14 @@
 
     python -m tfcorr.data.beam PIPELINE.yaml OUTPUT [--set NAME=VALUE …] [Beam's options, such as --runner=FlinkRunner]
 
-`data.path` names Parquet files, one or a pattern such as /data/day-*.parquet, which every worker sees at that path; CSV is not
-supported. The files count as one, in the order of their paths. The result is `tfcorr prepare`'s, ties of time included, but
-for two things: where rows are bad and `on_bad_rows` is fail, another of them may be named; and where times are text,
-fractions among them, whole numbers beyond 2^53 are still told apart.
+`data.path` names Parquet files, one or a pattern such as /data/day-*.parquet, which every worker sees at that path; CSV
+is not supported. The files count as one, in the order of their paths. The result is `tfcorr prepare`'s, ties of time
+included, but for two things: where rows are bad and `on_bad_rows` is fail, another of them may be named; and where
+times are text, fractions among them, whole numbers beyond 2^53 are still told apart.
 
-A worker holds a row group of the input, the interactions of one user or of one item, or, one worker, all item ids and titles;
-`data.titles` is read where the program starts. OUTPUT may be a path or a URL that Beam can write to; intermediate files lie
-beside it, and are removed.
+A worker holds a row group of the input, the interactions of one user or of one item, or, one worker, all item ids and
+titles; `data.titles` is read where the program starts. OUTPUT may be a path or a URL that Beam can write to;
+intermediate files lie beside it, and are removed.
 """
 
 import argparse
@@ -48,7 +48,14 @@ Row = tuple[Any, ...]  # user, item, then what it is sorted by: time, the same w
 Values: TypeAlias = beam.PCollection[Any]
 
 ROWS = pa.schema(
-    [("user", pa.string()), ("item", pa.string()), ("time", pa.float64()), ("whole", pa.int64()), ("file", pa.int64()), ("row", pa.int64())]
+    [
+        ("user", pa.string()),
+        ("item", pa.string()),
+        ("time", pa.float64()),
+        ("whole", pa.int64()),
+        ("file", pa.int64()),
+        ("row", pa.int64()),
+    ]
 )
 TITLES = pa.schema([("item", pa.string()), ("title", pa.string())])
 ITEMS = pa.schema([("number", pa.int32()), ("id", pa.string()), ("title", pa.string())])
@@ -56,7 +63,8 @@ HISTORIES = pa.schema([("user", pa.string()), ("items", pa.list_(pa.int32()))])
 
 
 def prepare_by_beam(settings: DataSettings, output: str, options: PipelineOptions) -> Account:
-    """Prepares the interactions into the folder `output`, whole or not at all; returns the account. Raises: InputError."""
+    """Prepares the interactions into the folder `output`, whole or not at all; returns the account. Raises:
+    InputError."""
     check_can_hold(settings)
     files = _input_files(settings)
     output = output.rstrip("/") if "://" in output else os.path.abspath(os.path.expanduser(output))
@@ -87,7 +95,9 @@ def _input_files(settings: DataSettings) -> list[str]:
         )
     files = sorted(_found(str(settings.path)))
     if not files:
-        raise InputError(f"{settings.path}: there is no such file; give the path of a Parquet file, or a pattern of some")
+        raise InputError(
+            f"{settings.path}: there is no such file; give the path of a Parquet file, or a pattern of some"
+        )
     return files
 
 
@@ -103,7 +113,9 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
     folder = next(folders)
     if settings.titles is not None:
         with FileSystems.create(FileSystems.join(work, "titles.parquet")) as file:
-            pl.DataFrame(list(read_titles(settings.titles).items()), schema=TITLES.names, orient="row").write_parquet(file)
+            pl.DataFrame(list(read_titles(settings.titles).items()), schema=TITLES.names, orient="row").write_parquet(
+                file
+            )
     with beam.Pipeline(options=options) as pipeline:
         _read(pipeline, settings, files, work, folder)
     first = facts = _facts(folder)
@@ -122,7 +134,9 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
         _number(pipeline, folder, work)
     last = _facts(FileSystems.join(work, "prepared"))
     counts_before = (interactions, first["users"][0], first["items"][0])
-    rows = dropped_and_left(counts_before, (facts["left by items"][0], last["users"][0], last["items"][0]), least, where)
+    rows = dropped_and_left(
+        counts_before, (facts["left by items"][0], last["users"][0], last["items"][0]), least, where
+    )
     check_trainable(last["trainable"][0], where)
     return [(what, n, None, None) for what, n in told(account)] + rows
 
@@ -138,7 +152,9 @@ def _read(pipeline: beam.Pipeline, settings: DataSettings, files: list[str], wor
         _ = titles | "write titles" >> _Write(FileSystems.join(work, "titles"), TITLES)
     facts = {
         "problems": (groups.problem, read.problem) | beam.Flatten() | beam.combiners.Top.Smallest(1),
-        "account": read.account | "add up" >> beam.CombinePerKey(sum) | "entries" >> beam.MapTuple(lambda entry, rows: (*entry, rows)),
+        "account": read.account
+        | "add up" >> beam.CombinePerKey(sum)
+        | "entries" >> beam.MapTuple(lambda entry, rows: (*entry, rows)),
     }
     for place, name in enumerate(("users", "items")):
         distinct = read.main | f"{name} alone" >> beam.Map(itemgetter(place)) | f"distinct {name}" >> beam.Distinct()
@@ -147,7 +163,8 @@ def _read(pipeline: beam.Pipeline, settings: DataSettings, files: list[str], wor
 
 
 class _Guarded(beam.DoFn):
-    """Applies a function to a place in the input; an InputError of its becomes (place, message) in the output "problem"."""
+    """Applies a function to a place in the input; an InputError of its becomes (place, message) in the output
+    "problem"."""
 
     def __init__(self, function: Callable[..., Iterator[Any]], *arguments: Any):
         self._function, self._arguments = function, arguments
@@ -178,7 +195,8 @@ def _row_groups(place: tuple[int, str]) -> Iterator[tuple[int, str, int, int]]:
 
 
 def _read_group(place: tuple[int, str, int, int], settings: DataSettings) -> Iterator[Any]:
-    """The rows of a row group; its account to "account", and to "title" (item, (file, row, title)) of each item's last."""
+    """The rows of a row group; its account to "account", and to "title" (item, (file, row, title)) of each item's
+    last."""
     number, path, group, first = place
     with _opened(path) as file:
         columns = sorted(set(mapped_columns(settings, file.schema_arrow.names, path).values()))
@@ -188,15 +206,22 @@ def _read_group(place: tuple[int, str, int, int], settings: DataSettings) -> Ite
     for entry, (what, rows) in enumerate(account):
         yield beam.pvalue.TaggedOutput("account", ((entry, what), rows))
     if "title" in checked.columns:
-        titled = checked.drop_nulls("title").unique("item", keep="last").select("item", "row", pl.col("title").cast(pl.String))
+        titled = (
+            checked.drop_nulls("title")
+            .unique("item", keep="last")
+            .select("item", "row", pl.col("title").cast(pl.String))
+        )
         for item, row, title in titled.iter_rows():
             yield beam.pvalue.TaggedOutput("title", (item, (number, row, title)))
     whole = pl.col("time") if checked["time"].dtype.is_integer() else pl.lit(0)
-    yield from checked.select("user", "item", pl.col("time").cast(pl.Float64), whole.alias("whole"), pl.lit(number), "row").iter_rows()
+    yield from checked.select(
+        "user", "item", pl.col("time").cast(pl.Float64), whole.alias("whole"), pl.lit(number), "row"
+    ).iter_rows()
 
 
 def _drop_rare(rows: Values, least: int, folder: str) -> dict[str, Values]:
-    """One round: drops the rows of rare users, then those of items rare among the rest; where the second drops none, none is rare."""
+    """One round: drops the rows of rare users, then those of items rare among the rest; where the second drops none,
+    none is rare."""
     facts = {}
     for place, name in enumerate(("users", "items")):
         grouped = rows | f"by {name}" >> beam.GroupBy(itemgetter(place))
@@ -226,9 +251,13 @@ def _number(pipeline: beam.Pipeline, folder: str, work: str) -> None:
         "rows": rows | "rows by item" >> beam.Map(lambda row: (row[1], row)),
     }
     placed = by_item | "join numbers" >> beam.CoGroupByKey() | beam.FlatMapTuple(_placed)
-    histories = placed | beam.GroupByKey() | beam.MapTuple(lambda user, places: (user, [place[-1] for place in sorted(places)]))
+    histories = (
+        placed | beam.GroupByKey() | beam.MapTuple(lambda user, places: (user, [place[-1] for place in sorted(places)]))
+    )
     _ = histories | "write histories" >> _Write(FileSystems.join(output, "histories"), HISTORIES)
-    trainable = histories | beam.Filter(lambda history: len(history[1]) >= 4)  # the first has no history, the last two are held out
+    trainable = histories | beam.Filter(
+        lambda history: len(history[1]) >= 4
+    )  # the first has no history, the last two are held out
     counted = {"items": numbered, "users": histories, "trainable": trainable}
     _note(output, {name: each | f"count {name}" >> beam.combiners.Count.Globally() for name, each in counted.items()})
 
@@ -239,7 +268,9 @@ def _titled(item: str, joined: dict[str, list[Any]]) -> Iterator[tuple[str, str]
 
 
 def _numbered(titled: list[tuple[str, str]]) -> list[tuple[int, str, str]]:
-    return [(number, *each) for number, each in enumerate(sorted(titled), start=1)]  # code points sort as UTF-8's bytes do
+    return [
+        (number, *each) for number, each in enumerate(sorted(titled), start=1)
+    ]  # code points sort as UTF-8's bytes do
 
 
 def _placed(_: str, joined: dict[str, list[Any]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -260,7 +291,10 @@ def _Read(pipeline: beam.Pipeline, pattern: str, schema: pa.Schema) -> Values:
 
 def _note(folder: str, facts: dict[str, Values]) -> None:
     """Writes each value as a line [name, value] of JSON into files that `_facts` reads."""
-    named = [values | f"name {name}" >> beam.Map(lambda value, name: json.dumps([name, value]), name) for name, values in facts.items()]
+    named = [
+        values | f"name {name}" >> beam.Map(lambda value, name: json.dumps([name, value]), name)
+        for name, values in facts.items()
+    ]
     _ = named | "all facts" >> beam.Flatten() | beam.io.WriteToText(FileSystems.join(folder, "facts"))
 
 
@@ -278,10 +312,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command: exits with 0 when done, 1 when input or settings are wrong, 2 on wrong usage."""
     from tfcorr.config import load_settings  # takes TensorFlow with it, which no worker needs
 
-    parser = argparse.ArgumentParser("python -m tfcorr.data.beam", description="`tfcorr prepare` on Apache Beam.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "python -m tfcorr.data.beam", description="`tfcorr prepare` on Apache Beam.", allow_abbrev=False
+    )
     parser.add_argument("pipeline", help="the YAML file of settings")
     parser.add_argument("output", help="the folder to write, which must not be there")
-    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="overrides a setting; may be repeated")
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="overrides a setting; may be repeated"
+    )
     given, of_beam = parser.parse_known_args(arguments)
     try:
         account = prepare_by_beam(load_settings(given.pipeline, given.set).data, given.output, PipelineOptions(of_beam))

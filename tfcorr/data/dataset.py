@@ -77,7 +77,9 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     for name, each in source.settings.items():
         if each.of == "interaction":
             column = (
-                moments(each.kind, times) if each.kind in ("hour", "weekday") else interactions.collect(pl.col(FEATURE + name)).to_series()
+                moments(each.kind, times)
+                if each.kind in ("hour", "weekday")
+                else interactions.collect(pl.col(FEATURE + name)).to_series()
             )
             features.append(encode(name, each, column[rows[order]], interactions.where, source.like.get(name)))
     return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
@@ -103,7 +105,8 @@ def check_trainable(users: int, where: str) -> None:
     """Raises: InputError if no user has a training target; `users` is how many have one."""
     if not users:
         raise InputError(
-            f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two are "
+            f"{where}: nothing is left to train on: every user has fewer than 4 interactions, of which the last two "
+            "are "
             "kept for validation and test; bring longer histories"
         )
 

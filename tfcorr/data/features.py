@@ -1,4 +1,5 @@
-"""Features beside the ids: of items, of users, and of the moment of an interaction, numbered or scaled for the towers."""
+"""Features beside the ids: of items, of users, and of the moment of an interaction, numbered or scaled for the
+towers."""
 
 import json
 from collections.abc import Sequence
@@ -28,12 +29,17 @@ class FeatureSettings(Settings):
         "categorical", description="hour and weekday (0 is Monday) are categories made of an interaction's time, in UTC"
     )
     column: str | None = Field(None, description="its column, by default of the feature's own name")
-    separator: str | None = Field(None, min_length=1, description="what lies between the values where a cell holds several categories")
+    separator: str | None = Field(
+        None, min_length=1, description="what lies between the values where a cell holds several categories"
+    )
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
         if self.kind in ("hour", "weekday") and (self.of != "interaction" or self.column or self.separator):
-            raise ValueError(f"kind {self.kind} is made of an interaction's time: set of: interaction, and neither column nor separator")
+            raise ValueError(
+                f"kind {self.kind} is made of an interaction's time: set of: interaction, and neither column nor "
+                "separator"
+            )
         if self.kind == "numeric" and self.separator:
             raise ValueError("kind numeric has one value a cell: leave separator out")
         return self
@@ -44,8 +50,8 @@ class Feature:
     """A feature of a prepared data set.
 
     A categorical one has `values` int32 [rows, W], of which 0 is none, and its categories' names by number, from 1, in
-    `vocabulary`; a numeric one `values` float32 [rows], scaled by `mean` and `scale`, and 0 where it is not known. The rows
-    are those of items and users by number, row 0 being no one's, or the places of the histories.
+    `vocabulary`; a numeric one `values` float32 [rows], scaled by `mean` and `scale`, and 0 where it is not known. The
+    rows are those of items and users by number, row 0 being no one's, or the places of the histories.
     """
 
     name: str
@@ -68,27 +74,43 @@ class Feature:
 def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str, like: Feature | None = None) -> Feature:
     """A feature from a column with a row for each of its owners, in their order.
 
-    Numbers are scaled by their own mean and deviation, or as those of the feature that it is to be like. Raises: InputError if
-    numbers cannot be read.
+    Numbers are scaled by their own mean and deviation, or as those of the feature that it is to be like. Raises:
+    InputError if numbers cannot be read.
     """
     if settings.kind == "numeric":
         numbers = column.cast(pl.Float64, strict=False)
-        wrong = column.filter(numbers.is_null() & column.is_not_null() & (column.cast(pl.String).str.strip_chars() != ""))
+        wrong = column.filter(
+            numbers.is_null() & column.is_not_null() & (column.cast(pl.String).str.strip_chars() != "")
+        )
         if len(wrong):
-            raise InputError(f"{where}: {name} is {wrong[0]!r}, expected a number; mend it, or set data.features.{name}.kind: categorical")
+            raise InputError(
+                f"{where}: {name} is {wrong[0]!r}, expected a number; mend it, or set data.features.{name}.kind: "
+                "categorical"
+            )
         known = numbers.drop_nulls().drop_nans()
-        mean, scale = (float(known.mean()), float(known.std(ddof=0)) or 1.0) if len(known) else (0.0, 1.0)  # type: ignore[arg-type]
+        mean, scale = 0.0, 1.0
+        if len(known):
+            mean, scale = float(known.mean()), float(known.std(ddof=0)) or 1.0  # type: ignore[arg-type]
         if like is not None:
             mean, scale = like.mean, like.scale
         values = ((numbers - mean) / scale).fill_nan(None).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
     cells = column.cast(pl.String).fill_null("")
-    lists = cells.str.split(settings.separator) if settings.separator else cells.to_frame("cell").select(pl.concat_list("cell")).to_series()
+    lists = (
+        cells.str.split(settings.separator)
+        if settings.separator
+        else cells.to_frame("cell").select(pl.concat_list("cell")).to_series()
+    )
     flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
-    flat = flat.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "").unique(maintain_order=True)
+    flat = (
+        flat.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "").unique(maintain_order=True)
+    )
     vocabulary = flat["value"].unique().sort().to_list()
     if not vocabulary:
-        raise InputError(f"{where}: {name} has no value for any {settings.of} of the data; leave it out of data.features, or mend its ids")
+        raise InputError(
+            f"{where}: {name} has no value for any {settings.of} of the data; leave it out of data.features, or "
+            "mend its ids"
+        )
     numbered = flat["value"].cast(pl.Enum(vocabulary)).to_physical().cast(pl.Int32).to_numpy() + 1
     rows = flat["row"].to_numpy()
     first = np.searchsorted(rows, rows)  # the rows come in order
@@ -98,7 +120,8 @@ def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str, 
 
 
 def moments(kind: Literal["hour", "weekday"], times: npt.NDArray[Any]) -> pl.Series:
-    """The hour (0 to 23) or weekday (0 is Monday) of times since 1970 in seconds, or in a finer unit if they are too large."""
+    """The hour (0 to 23) or weekday (0 is Monday) of times since 1970 in seconds, or in a finer unit if they are too
+    large."""
     unit = next(unit for limit, unit in UNITS.items() if np.abs(times).max(initial=0) < limit)
     seconds = np.floor_divide(times, unit)
     values = seconds // HOUR % 24 if kind == "hour" else (seconds // DAY + 3) % 7  # 1970 began on a Thursday
@@ -122,7 +145,8 @@ class Side:
 class FeatureSource:
     """The features wanted, by name, and the tables beside the interactions that they are read from.
 
-    With `cold`, items that only their table has count as items too. Numbers are scaled as those of the features in `like`.
+    With `cold`, items that only their table has count as items too. Numbers are scaled as those of the features in
+    `like`.
     """
 
     settings: dict[str, FeatureSettings]
@@ -132,22 +156,34 @@ class FeatureSource:
     like: dict[str, Feature] = field(default_factory=dict)
 
     def encode_side(self, of: Literal["item", "user"], ids: list[str]) -> list[Feature]:
-        """The features of items or users, aligned to their ids; row 0 is no one's. Raises: InputError if a column is missing."""
+        """The features of items or users, aligned to their ids; row 0 is no one's. Raises: InputError if a column is
+        missing."""
         wanted = {name: each for name, each in self.settings.items() if each.of == of}
         side = self.item if of == "item" else self.user
         if not wanted:
             return []
         if side is None:
-            raise InputError(f"data.features: {', '.join(wanted)} is of each {of}, but nothing says where from; set data.{of}s to a file")
+            raise InputError(
+                f"data.features: {', '.join(wanted)} is of each {of}, but nothing says where from; set data.{of}s "
+                "to a file"
+            )
         columns = {name: each.column or name for name, each in wanted.items()}
         for column in columns.values():
             if column not in side.table.columns:
                 present = ", ".join(side.table.columns)
-                raise InputError(f"{side.where}: no column {column!r}; it has: {present}; set data.features and their column")
-        keyed = side.table.select(pl.col(side.key).cast(pl.String).alias("key"), *(pl.col(c).alias(f"of {n}") for n, c in columns.items()))
+                raise InputError(
+                    f"{side.where}: no column {column!r}; it has: {present}; set data.features and their column"
+                )
+        keyed = side.table.select(
+            pl.col(side.key).cast(pl.String).alias("key"), *(pl.col(c).alias(f"of {n}") for n, c in columns.items())
+        )
         keyed = keyed.drop_nulls("key").unique("key", keep="last")
-        aligned = pl.DataFrame({"key": [None, *ids]}, schema={"key": pl.String}).join(keyed, on="key", how="left", maintain_order="left")
-        return [encode(name, each, aligned[f"of {name}"], side.where, self.like.get(name)) for name, each in wanted.items()]
+        aligned = pl.DataFrame({"key": [None, *ids]}, schema={"key": pl.String}).join(
+            keyed, on="key", how="left", maintain_order="left"
+        )
+        return [
+            encode(name, each, aligned[f"of {name}"], side.where, self.like.get(name)) for name, each in wanted.items()
+        ]
 
 
 def write_features(features: Sequence[Feature], path: Path) -> None:

@@ -52,7 +52,8 @@ class Guess:
 
 
 def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
-    """The columns of a file by role: user, item, time, and rating, event and title where there are such; `given` are known.
+    """The columns of a file by role: user, item, time, and rating, event and title where there are such; `given` are
+    known.
 
     Raises: InputError if the file cannot be read, or a column that is needed cannot be told.
 
@@ -78,12 +79,16 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     if missing:
         flags = " ".join(f"--{role} COLUMN" for role in missing)
         fields = "; fields are to be separated by commas" if len(present) == 1 else ""
-        raise InputError(f"{path}: cannot tell which column is the {missing[0]}; the file has: {', '.join(present)}{fields}; say {flags}")
+        raise InputError(
+            f"{path}: cannot tell which column is the {missing[0]}; the file has: {', '.join(present)}{fields}; say "
+            f"{flags}"
+        )
     return found
 
 
 def guess(path: Path, given: dict[str, str]) -> Guess:
-    """What a pipeline for the file should say. Raises: InputError if the file cannot be read, or has nothing to train on."""
+    """What a pipeline for the file should say. Raises: InputError if the file cannot be read, or has nothing to train
+    on."""
     columns = guess_columns(path, given)
     head = collect(read_table(path, "skip").frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
     examples = {role: _examples(head[name]) for role, name in columns.items()}
@@ -108,7 +113,9 @@ def _share_of_repeats(histories: Histories) -> float:
     places = histories.targets("validation")
     size = int(histories.items.max()) + 1
     positions = np.arange(len(histories.items))
-    pairs, first = np.unique(histories.owners(positions) * size + histories.items, return_index=True)  # of each user with each item
+    pairs, first = np.unique(
+        histories.owners(positions) * size + histories.items, return_index=True
+    )  # of each user with each item
     of_target = histories.owners(places) * size + histories.items[places]
     return float((first[np.searchsorted(pairs, of_target)] < places).mean())
 
@@ -124,23 +131,30 @@ def pipeline_text(path: Path, found: Guess) -> str:
     filters = [f"  # filter: rating >= {_scalar('4')}  # which of them count"] if "rating" in found.columns else []
     filters += ["  # filter: event == NAME  # which of them count"] if "event" in found.columns else []
     lines = [
-        f"# {found.interactions:,} interactions of {found.users:,} users with {found.items:,} items, after the rare are dropped.",
+        f"# {found.interactions:,} interactions of {found.users:,} users with {found.items:,} items, after the rare "
+        "are dropped.",
         "data:",
         f"  path: {_scalar(str(path))}",
         "  columns:",
         columns,
         *[line.replace("'", "") for line in filters],
-        *([f"  on_bad_rows: skip            # {found.skipped:,} cannot be read; fail tells which"] if found.skipped else []),
+        *(
+            [f"  on_bad_rows: skip            # {found.skipped:,} cannot be read; fail tells which"]
+            if found.skipped
+            else []
+        ),
         f"  min_interactions: {found.min_interactions}          # users and items with fewer are dropped{fewer}",
         f"history_length: {min(max(found.longest, 5), 50):<13} # of nine users in ten it holds all, up to 50",
         "retriever: {name: bsarec}     # and the ranker is a din that is told counts of pairs: docs/towers.md",
         _sampler(found.items),
         "training:",
-        "  epochs: 30                   # at most, of each stage: it stops when validation has not become better for some epochs",
+        "  epochs: 30                   # at most, of each stage: it stops when validation has not become better "
+        "for some epochs",
         f"  batch_size: {128 if found.interactions < SMALL else 256:<16} # targets a step",
         "evaluation:",
         f"  retrieve: {max(min(500, found.items // 4), 20):<18} # how many the retriever hands to the ranker",
-        f"  exclude_seen: {str(seen).lower():<14} # {found.repeats:.1%} of validation targets are items that their user has had before",
+        f"  exclude_seen: {str(seen).lower():<14} # {found.repeats:.1%} of validation targets are items that their "
+        "user has had before",
         "search:                         # what tfcorr tune may choose; any setting can be searched",
         "  training.retriever.learning_rate: {log_float: [3e-4, 1e-2]}",
         "  training.ranker.learning_rate: {log_float: [3e-4, 1e-2]}",
@@ -151,7 +165,10 @@ def pipeline_text(path: Path, found: Guess) -> str:
 
 def _sampler(items: int) -> str:
     if items <= EXACT:
-        return f"sampler: {{pool: all}}          # {items:,} items: the softmax over all of them is affordable up to {EXACT:,}"
+        return (
+            f"sampler: {{pool: all}}          # {items:,} items: the softmax over all of them is affordable up to "
+            f"{EXACT:,}"
+        )
     return f"sampler: {{pool: 4096}}         # {items:,} items: a softmax over all of them is costly beyond {EXACT:,}"
 
 

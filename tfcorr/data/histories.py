@@ -15,8 +15,8 @@ IntArray = npt.NDArray[np.int32]
 class Catalogue:
     """The items. Item number i (1 to N) has the id `ids[i - 1]`; 0 is padding and no item.
 
-    `counts` [N] int64 counts the training interactions only. `titles` is as long as `ids`; "" where none is known. The items
-    after the first `warm` have no interactions at all, and are known by their features alone.
+    `counts` [N] int64 counts the training interactions only. `titles` is as long as `ids`; "" where none is known. The
+    items after the first `warm` have no interactions at all, and are known by their features alone.
     """
 
     ids: list[str]
@@ -45,8 +45,8 @@ class Histories:
     offsets: npt.NDArray[np.int64]
 
     def targets(self, split: Split) -> npt.NDArray[np.int64]:
-        """The places of the split's targets: last item for test, the one before for validation, the earlier ones (but the
-        first, which has no history) for training."""
+        """The places of the split's targets: last item for test, the one before for validation, the earlier ones (but
+        the first, which has no history) for training."""
         starts, ends = self.offsets[:-1], self.offsets[1:]
         if split == "test":
             return (ends - 1)[ends - starts >= 2]
@@ -73,4 +73,6 @@ class Histories:
         """How many interactions each of the items 1 to N has in training, [N]: all but each user's last two."""
         lengths, ends = np.diff(self.offsets), self.offsets[1:]
         kept_out = np.concatenate([ends[lengths >= 1] - 1, ends[lengths >= 2] - 2])
-        return (np.bincount(self.items, minlength=items + 1) - np.bincount(self.items[kept_out], minlength=items + 1))[1:]
+        return (np.bincount(self.items, minlength=items + 1) - np.bincount(self.items[kept_out], minlength=items + 1))[
+            1:
+        ]

@@ -27,7 +27,16 @@ _FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)|(
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
 
 
-RESERVED = ("history", "user", "window", "place", "k", "exclude", "item", "candidates")  # what else a context or request has
+RESERVED = (
+    "history",
+    "user",
+    "window",
+    "place",
+    "k",
+    "exclude",
+    "item",
+    "candidates",
+)  # what else a context or request has
 
 
 class Columns(Settings):
@@ -66,7 +75,8 @@ class DataSettings(Settings):
     source: Source = Field("file", description="a file of one's own, or a public data set")
     path: FilePath | None = Field(
         None,
-        description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for prepared; else the "
+        description="CSV, TSV (either may be .gz) or Parquet, for source: file; what `tfcorr prepare` wrote, for "
+        "prepared; else the "
         "original file of the source",
     )
     builder: str | None = Field(None, description="name of a TensorFlow Datasets builder; for source: tfds")
@@ -75,11 +85,15 @@ class DataSettings(Settings):
     columns: Columns = Columns()
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
     on_bad_rows: Literal["fail", "skip"] = Field("fail", description="what to do about rows that cannot be read")
-    titles: TitleSettings | None = Field(None, description="a file of item titles, where columns.title does not name them")
+    titles: TitleSettings | None = Field(
+        None, description="a file of item titles, where columns.title does not name them"
+    )
     features: dict[str, FeatureSettings] = Field({}, description="features beside the ids, by name")
     items: SideSettings | None = Field(None, description="a file with a row an item, for features of items")
     users: SideSettings | None = Field(None, description="a file with a row a user, for features of users")
-    cold_items: bool = Field(False, description="whether items that data.items alone has can be recommended, by their features")
+    cold_items: bool = Field(
+        False, description="whether items that data.items alone has can be recommended, by their features"
+    )
     min_interactions: int = Field(5, ge=1, description="users and items with fewer are dropped, until none is left")
 
     @field_validator("filter")
@@ -95,9 +109,18 @@ class DataSettings(Settings):
             raise ValueError("cold_items needs a feature of each item in data.features, by which to recommend them")
         for name, each in self.features.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
-                raise ValueError(f"features.{name}: a feature's name has small letters, digits and _, and is none of {', '.join(RESERVED)}")
-            if each.of == "interaction" and each.kind in ("categorical", "numeric") and self.source not in ("file", "tfds"):
-                raise ValueError(f"features.{name}: source {self.source} has no columns of its interactions but the ids and times")
+                raise ValueError(
+                    f"features.{name}: a feature's name has small letters, digits and _, and is none of "
+                    f"{', '.join(RESERVED)}"
+                )
+            if (
+                each.of == "interaction"
+                and each.kind in ("categorical", "numeric")
+                and self.source not in ("file", "tfds")
+            ):
+                raise ValueError(
+                    f"features.{name}: source {self.source} has no columns of its interactions but the ids and times"
+                )
         return self
 
     @model_validator(mode="after")
@@ -128,9 +151,9 @@ FEATURE = "feature "
 class Interactions:
     """Interactions in file order, read when they are collected, and only as far as memory must hold them.
 
-    `frame` has the columns user (String), item (String) and time (Int64 or Float64), and FEATURE + name for each feature that
-    is a column of its own. `account` tells what happened to the
-    rows so far, as (what, interactions) pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
+    `frame` has the columns user (String), item (String) and time (Int64 or Float64), and FEATURE + name for each
+    feature that is a column of its own. `account` tells what happened to the rows so far, as (what, interactions)
+    pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
     """
 
     frame: pl.LazyFrame
@@ -172,7 +195,8 @@ class Table:
 
 
 def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
-    """Reads a text file, its columns as strings, or opens a Parquet file. Raises: InputError if it cannot be read or has no rows."""
+    """Reads a text file, its columns as strings, or opens a Parquet file. Raises: InputError if it cannot be read or
+    has no rows."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
@@ -246,8 +270,8 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
 def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
     """The sound and wanted rows of a table or of a part of one, and what became of all of them.
 
-    The columns are row (its number), user, item (String), time and what else is mapped; the account has the same entries
-    whatever the rows are. Raises: InputError.
+    The columns are row (its number), user, item (String), time and what else is mapped; the account has the same
+    entries whatever the rows are. Raises: InputError.
     """
     roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
     frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
@@ -268,7 +292,12 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
         found |= {problem: (good & bad).sum(), f"first of {problem}": pl.col("row").filter(good & bad).first()}
         good &= ~bad
     kept = good if wanted is None else good & wanted.keep.fill_null(value=False)
-    found |= {"read": pl.len(), "sound": good.sum(), "kept": kept.sum(), "whole": (real.is_null() == whole.is_null()).all()}
+    found |= {
+        "read": pl.len(),
+        "sound": good.sum(),
+        "kept": kept.sum(),
+        "whole": (real.is_null() == whole.is_null()).all(),
+    }
     fact = collect(frame.select(**found), where).row(0, named=True)
     account = [("read", fact["read"] + table.ragged), ("skipped: a ragged row", -table.ragged)]
     for problem in problems:
@@ -276,7 +305,9 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
             first = fact[f"first of {problem}"]
             values = collect(frame.drop("row").slice(first - table.first_row, 1), where).row(0, named=True)
             received = ", ".join(f"{role} {value!r}" for role, value in values.items())
-            raise InputError(f"{where}, row {first}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip")
+            raise InputError(
+                f"{where}, row {first}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip"
+            )
         account.append((f"skipped: {problem}", -fact[problem]))
     if wanted is not None:
         account.append((f"filtered: not {settings.filter}", fact["kept"] - fact["sound"]))
@@ -292,18 +323,28 @@ def told(account: list[tuple[str, int]]) -> list[tuple[str, int]]:
 def check_any_left(account: list[tuple[str, int]], where: str) -> None:
     """Raises: InputError if no row of those read is left."""
     if not sum(rows for _, rows in account):
-        raise InputError(f"{where}: no interaction is left of {dict(account)['read']} rows read; see data.filter and data.on_bad_rows")
+        raise InputError(
+            f"{where}: no interaction is left of {dict(account)['read']} rows read; see data.filter and "
+            "data.on_bad_rows"
+        )
 
 
 def mapped_columns(settings: DataSettings, present: list[str], where: str, holder: str = "the file") -> dict[str, str]:
     """The mapped columns by role. Raises: InputError if one of them is not among those present."""
     roles = {role: name for role, name in settings.columns.model_dump().items() if name is not None}
-    own = {name: each for name, each in settings.features.items() if each.of == "interaction" and each.kind in ("categorical", "numeric")}
+    own = {
+        name: each
+        for name, each in settings.features.items()
+        if each.of == "interaction" and each.kind in ("categorical", "numeric")
+    }
     roles |= {FEATURE + name: each.column or name for name, each in own.items()}
     for role, name in roles.items():
         if name not in present:
             has = ", ".join(present)
-            raise InputError(f"{where}: no column {name!r} for the {role}; {holder} has: {has}; set data.columns.{role} to the right one")
+            raise InputError(
+                f"{where}: no column {name!r} for the {role}; {holder} has: {has}; set data.columns.{role} to the "
+                "right one"
+            )
     return roles
 
 
@@ -334,7 +375,9 @@ def _check_types(schema: pl.Schema, where: str) -> None:
     for role, kind in schema.items():
         plain = kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
         if not plain and not (role == "time" and kind in (pl.Date, pl.Datetime)):
-            raise InputError(f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time"))
+            raise InputError(
+                f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time")
+            )
 
 
 def _empty(role: str) -> pl.Expr:
@@ -366,7 +409,8 @@ def _has_dates(frame: pl.LazyFrame, kind: pl.DataType, where: str) -> bool:
 
 
 def _moments() -> tuple[pl.Expr, pl.Expr]:
-    """Times by ISO 8601, in UTC where there is no offset, as microseconds since 1970, null where one is none; twice, as `_numbers`."""
+    """Times by ISO 8601, in UTC where there is no offset, as microseconds since 1970, null where one is none; twice, as
+    `_numbers`."""
     text = pl.col("time").str.strip_chars().str.replace(r"[zZ]$", "+00:00").str.replace("T", " ", literal=True)
     forms = "%F %T%.f%:z", "%F %R%:z", "%F %T%.f", "%F %R"
     moments = [text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in forms]
@@ -387,5 +431,9 @@ def read_titles(settings: TitleSettings) -> dict[str, str]:
 
 def _titles(frame: pl.LazyFrame, item: str, title: str, where: str) -> dict[str, str]:
     """Each item's last title."""
-    pairs = frame.select(pl.col(item, title).cast(pl.String)).drop_nulls().unique(subset=item, keep="last", maintain_order=True)
+    pairs = (
+        frame.select(pl.col(item, title).cast(pl.String))
+        .drop_nulls()
+        .unique(subset=item, keep="last", maintain_order=True)
+    )
     return dict(collect(pairs, where).iter_rows())

@@ -1,7 +1,7 @@
 """In which order training visits its units, and how their batches are divided among replicas, as tf.data streams.
 
-A unit is a run of consecutive targets of one user, given by the number of its first target and a size to sort by; a batch of
-units is (firsts [U] int64, sizes [U] int64).
+A unit is a run of consecutive targets of one user, given by the number of its first target and a size to sort by; a
+batch of units is (firsts [U] int64, sizes [U] int64).
 """
 
 from collections.abc import Callable
@@ -14,10 +14,11 @@ Units = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def shuffled_batches(units: Units, steps: int, seed: int, first_epoch: int | tf.Tensor) -> tf.data.Dataset:
-    """An endless stream of batches: `units` of each epoch once, in `steps` batches whose numbers of units differ by one at most.
+    """An endless stream of batches: `units` of each epoch once, in `steps` batches whose numbers of units differ by one
+    at most.
 
-    The order depends on `seed` and the epoch's number alone. Of each SORTED batches the units are sorted by size, and the
-    batches shuffled again.
+    The order depends on `seed` and the epoch's number alone. Of each SORTED batches the units are sorted by size, and
+    the batches shuffled again.
     """
 
     def sorted_batches(epoch: tf.Tensor, first_step: tf.Tensor, firsts: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
@@ -36,7 +37,9 @@ def shuffled_batches(units: Units, steps: int, seed: int, first_epoch: int | tf.
 
     def epoch_of_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         found = units(epoch)
-        return tf.data.Dataset.range(0, steps, SORTED).flat_map(lambda first_step: sorted_batches(epoch, first_step, *found))
+        return tf.data.Dataset.range(0, steps, SORTED).flat_map(
+            lambda first_step: sorted_batches(epoch, first_step, *found)
+        )
 
     return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_of_batches)
 

@@ -1,11 +1,12 @@
-"""A prepared data set as a folder of Parquet files, which any engine can write and training reads in place of raw files.
+"""A prepared data set as a folder of Parquet files, which any engine can write and training reads in place of raw
+files.
 
     prepared.json       {"format": 1, "account": [[what, interactions, users or null, items or null], …]}
     items*.parquet      number Int32 (1 to N), id String, title String ("" where unknown)
     histories*.parquet  user String, items List(Int32), in time order; the rows in any order
 
-An item's number is the place of its id in their sorted order (by bytes of UTF-8), counted from 1. Whatever wrote it, the same
-interactions give the same Dataset, checksum included.
+An item's number is the place of its id in their sorted order (by bytes of UTF-8), counted from 1. Whatever wrote it,
+the same interactions give the same Dataset, checksum included.
 """
 
 import json
@@ -35,12 +36,16 @@ def write_prepared(dataset: Dataset, folder: Path) -> None:
         }
     )
     owner = np.repeat(np.arange(len(histories.users)), np.diff(histories.offsets))
-    grouped = pl.DataFrame({"owner": owner, "items": histories.items}).group_by("owner", maintain_order=True).agg("items")
+    grouped = (
+        pl.DataFrame({"owner": owner, "items": histories.items}).group_by("owner", maintain_order=True).agg("items")
+    )
 
     def write(partial: Path) -> None:
         partial.mkdir()
         items.write_parquet(partial / "items.parquet")
-        grouped.select(pl.Series("user", histories.users, dtype=pl.String), "items").write_parquet(partial / "histories.parquet")
+        grouped.select(pl.Series("user", histories.users, dtype=pl.String), "items").write_parquet(
+            partial / "histories.parquet"
+        )
         write_account(partial, dataset.account)
 
     write_whole(folder, write)
@@ -84,18 +89,26 @@ def read_prepared(folder: Path) -> Dataset:
     _check(folder, "items*.parquet", items, {"number": pl.Int32, "id": pl.String, "title": pl.String})
     _check(folder, "histories*.parquet", rows, {"user": pl.String, "items": pl.List(pl.Int32)})
     if not (items["number"].to_numpy() == np.arange(1, items.height + 1)).all():
-        raise InputError(f"{folder}: items*.parquet does not number its {items.height} items from 1; is a file missing, or there twice?")
+        raise InputError(
+            f"{folder}: items*.parquet does not number its {items.height} items from 1; is a file missing, or there "
+            "twice?"
+        )
     if not rows["user"].is_unique().all():
         raise InputError(f"{folder}: histories*.parquet holds a user twice; a file is there twice")
     lengths, chosen = rows["items"].list.len().to_numpy(), rows["items"].explode(empty_as_null=False).to_numpy()
     unknown = chosen[(chosen < 1) | (chosen > items.height)]
     if unknown.size:
-        raise InputError(f"{folder}: histories*.parquet holds item {unknown[0]}, but there are {items.height} items; is a file missing?")
+        raise InputError(
+            f"{folder}: histories*.parquet holds item {unknown[0]}, but there are {items.height} items; is a file "
+            "missing?"
+        )
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     histories = Histories(rows["user"].to_list(), chosen, offsets)
     check_trainable(len(histories.training_counts), str(folder))
     return Dataset(
-        Catalogue.of(histories, items["id"].to_list(), items["title"].to_list()), histories, [tuple(row) for row in told["account"]]
+        Catalogue.of(histories, items["id"].to_list(), items["title"].to_list()),
+        histories,
+        [tuple(row) for row in told["account"]],
     )
 
 

@@ -1,4 +1,5 @@
-"""The original files of public data sets, as their publishers ship them. docs/data.md says where to get each, and its terms.
+"""The original files of public data sets, as their publishers ship them. docs/data.md says where to get each, and its
+terms.
 
 Each reader gives a table with the columns user, item and time, and rating or event where there is one.
 """
@@ -28,10 +29,14 @@ def read_published(settings: DataSettings) -> Interactions:
         frame, first_row, titles = read(settings.path, expected)
         names = frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{where}: cannot be read: {str(error).strip().splitlines()[0]}; expected {expected}") from None
+        raise InputError(
+            f"{where}: cannot be read: {str(error).strip().splitlines()[0]}; expected {expected}"
+        ) from None
     if not collect(frame.select(pl.len()), where).item():
         raise InputError(f"{where}: holds no rows; expected {expected}")
-    columns = Columns(user="user", item="item", time="time", **{role: role for role in ("rating", "event") if role in names})
+    columns = Columns(
+        user="user", item="item", time="time", **{role: role for role in ("rating", "event") if role in names}
+    )
     interactions = select(Table(frame, first_row), settings.model_copy(update={"columns": columns}), where)
     return replace(interactions, titles=titles)
 
@@ -39,8 +44,12 @@ def read_published(settings: DataSettings) -> Interactions:
 def _headless(source: Path | io.BytesIO, separator: str, names: list[str]) -> pl.LazyFrame:
     first = _first_line(source).split(separator)
     if len(first) != len(names):
-        raise InputError(f"{source}: its first row has {len(first)} fields: {separator.join(first)!r}; expected {', '.join(names)}")
-    return pl.scan_csv(source, separator=separator, has_header=False, new_columns=names, infer_schema=False, quote_char=None)
+        raise InputError(
+            f"{source}: its first row has {len(first)} fields: {separator.join(first)!r}; expected {', '.join(names)}"
+        )
+    return pl.scan_csv(
+        source, separator=separator, has_header=False, new_columns=names, infer_schema=False, quote_char=None
+    )
 
 
 def _first_line(source: Path | io.BytesIO) -> str:
@@ -99,7 +108,11 @@ class _Files:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._archive = zipfile.ZipFile(path) if path.is_file() else None
-        names = self._archive.namelist() if self._archive else [str(each.relative_to(path)) for each in sorted(path.rglob("*"))]
+        names = (
+            self._archive.namelist()
+            if self._archive
+            else [str(each.relative_to(path)) for each in sorted(path.rglob("*"))]
+        )
         self._places = {Path(name).name: name for name in reversed(names)}
 
     def has(self, name: str) -> bool:
@@ -108,7 +121,9 @@ class _Files:
     def bytes(self, name: str) -> bytes:
         if not self.has(name):
             raise InputError(f"{self._path}: holds no {name}; give the archive, or the folder, as it was published")
-        return self._archive.read(self._places[name]) if self._archive else (self._path / self._places[name]).read_bytes()
+        return (
+            self._archive.read(self._places[name]) if self._archive else (self._path / self._places[name]).read_bytes()
+        )
 
     def open(self, name: str) -> Path | io.BytesIO:
         return io.BytesIO(self.bytes(name)) if self._archive else self._path / self._places[name]
@@ -122,7 +137,9 @@ class _Files:
             return content.decode("latin-1")
 
 
-Reader = Callable[[Path, str], tuple[pl.LazyFrame, int, Titles]]  # path, what is expected -> rows, number of the first, titles
+Reader = Callable[
+    [Path, str], tuple[pl.LazyFrame, int, Titles]
+]  # path, what is expected -> rows, number of the first, titles
 FORMATS: dict[str, tuple[str, Reader]] = {
     "gowalla": ("loc-gowalla_totalCheckins.txt or its .gz", _gowalla),
     "taobao": ("UserBehavior.csv", _taobao),

@@ -1,4 +1,5 @@
-"""The named sources: files of the user's own or of a publisher, MovieLens-100K, TensorFlow Datasets, and data prepared before."""
+"""The named sources: files of the user's own or of a publisher, MovieLens-100K, TensorFlow Datasets, and data prepared
+before."""
 
 import hashlib
 import os
@@ -38,7 +39,8 @@ MOVIELENS_MEMBER = "recbole/dataset_example/ml-100k/ml-100k"
 
 
 def load(settings: DataSettings, like: Sequence[Feature] = ()) -> Dataset:
-    """Reads and prepares the interactions that the settings name; numbers are scaled as those of `like`. Raises: InputError."""
+    """Reads and prepares the interactions that the settings name; numbers are scaled as those of `like`. Raises:
+    InputError."""
     if settings.source == "prepared":
         if settings.path is None:
             raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
@@ -58,7 +60,9 @@ def _side(settings: SideSettings | None, name: str) -> Side | None:
         return None
     table = collect(read_table(settings.path).frame, str(settings.path))
     if settings.key not in table.columns:
-        raise InputError(f"{settings.path}: no column {settings.key!r}; it has: {', '.join(table.columns)}; set data.{name}.key")
+        raise InputError(
+            f"{settings.path}: no column {settings.key!r}; it has: {', '.join(table.columns)}; set data.{name}.key"
+        )
     return Side(table, settings.key, str(settings.path))
 
 
@@ -68,19 +72,25 @@ def cache_folder() -> Path:
 
 
 def _movielens(settings: DataSettings) -> tuple[Interactions, Side, Side]:
-    """The interactions, and tables of the films (year, genre with spaces between) and of the users (age, gender, occupation)."""
+    """The interactions, and tables of the films (year, genre with spaces between) and of the users (age, gender,
+    occupation)."""
     wheel = cache_folder() / MOVIELENS_WHEEL
     if not wheel.is_file():
         _download(wheel)
     _verify(wheel, "delete the file and run again to fetch it anew")
     with zipfile.ZipFile(wheel) as archive:
         ratings = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.inter"), separator="\t", infer_schema=False)
-        films = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None)
+        films = pl.read_csv(
+            archive.read(f"{MOVIELENS_MEMBER}.item"), separator="\t", infer_schema=False, quote_char=None
+        )
         users = pl.read_csv(archive.read(f"{MOVIELENS_MEMBER}.user"), separator="\t", infer_schema=False)
     columns = Columns(user="user_id:token", item="item_id:token", time="timestamp:float", rating="rating:float")
     interactions = select(Table(ratings.lazy(), 2), settings.model_copy(update={"columns": columns}), MOVIELENS_MEMBER)
     titles = {film: f"{title} ({year})" for film, title, year, _ in films.iter_rows()}
-    films.columns, users.columns = ["item_id", "title", "year", "genre"], ["user_id", "age", "gender", "occupation", "zip_code"]
+    films.columns, users.columns = (
+        ["item_id", "title", "year", "genre"],
+        ["user_id", "age", "gender", "occupation", "zip_code"],
+    )
     sides = Side(films, "item_id", f"{MOVIELENS_MEMBER}.item"), Side(users, "user_id", f"{MOVIELENS_MEMBER}.user")
     return replace(interactions, titles=titles), *sides
 
@@ -96,7 +106,9 @@ def _download(wheel: Path) -> None:
                 f"MovieLens-100K: pip could not download recbole==1.2.1, whose wheel holds it: {reason}; "
                 f"check the connection, or put {MOVIELENS_WHEEL} into {wheel.parent} by hand"
             )
-        _verify(Path(folder) / MOVIELENS_WHEEL, "the download was damaged, or is not the file that it should be; run again")
+        _verify(
+            Path(folder) / MOVIELENS_WHEEL, "the download was damaged, or is not the file that it should be; run again"
+        )
         (Path(folder) / MOVIELENS_WHEEL).replace(wheel)
 
 
@@ -111,16 +123,29 @@ def _tfds(settings: DataSettings) -> Interactions:
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     if settings.builder is None:
-        raise InputError("data.builder is required with source: tfds; give a TensorFlow Datasets name such as movielens/100k-ratings")
+        raise InputError(
+            "data.builder is required with source: tfds; give a TensorFlow Datasets name such as movielens/100k-ratings"
+        )
     where = f"tfds {settings.builder}"
     try:
         builder = tfds.builder(settings.builder, data_dir=settings.data_dir)
         wanted = mapped_columns(settings, list(builder.info.features), where, holder="the builder").values()
         builder.download_and_prepare()
         batches = tfds.as_numpy(builder.as_dataset(split=settings.split, batch_size=65_536))
-        frames = [pl.DataFrame({name: _column(values) for name, values in batch.items() if name in wanted}) for batch in batches]
-    except (tfds.core.DatasetNotFoundError, tfds.download.DownloadError, NonMatchingChecksumError, ValueError, OSError) as error:
-        raise InputError(f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}") from None
+        frames = [
+            pl.DataFrame({name: _column(values) for name, values in batch.items() if name in wanted})
+            for batch in batches
+        ]
+    except (
+        tfds.core.DatasetNotFoundError,
+        tfds.download.DownloadError,
+        NonMatchingChecksumError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise InputError(
+            f"{where}: TensorFlow Datasets cannot build it: {str(error).strip().splitlines()[0]}"
+        ) from None
     if not frames:
         raise InputError(f"{where}: split {settings.split!r} is empty")
     return select(Table(pl.concat(frames).lazy(), 1), settings, where)

@@ -1,4 +1,5 @@
-"""Made-up interactions of any size with something to learn in them: popular items, repeats, and items that follow others."""
+"""Made-up interactions of any size with something to learn in them: popular items, repeats, and items that follow
+others."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ SPREAD = 1.0  # standard deviation of the logarithm of the users' numbers of int
 def synthesize(users: int, items: int, interactions: int, seed: int) -> pl.DataFrame:
     """Columns user_id, item_id (String) and timestamp (Int64, seconds), in the order of users and, within, of time.
 
-    Each user has at least one interaction. After item i, half of the time, comes one of its FOLLOWERS, the first of them half of
-    these times, the second a quarter; else, now and then, an item of the user's own past; else any, by Zipf's law.
+    Each user has at least one interaction. After item i, half of the time, comes one of its FOLLOWERS, the first of
+    them half of these times, the second a quarter; else, now and then, an item of the user's own past; else any, by
+    Zipf's law.
     """
     rng = np.random.default_rng(seed)
     lengths = _lengths(users, interactions, rng)

@@ -1,4 +1,5 @@
-"""How many users went from one item to another: the knowledge of pairs of items that no inner product of short vectors holds."""
+"""How many users went from one item to another: the knowledge of pairs of items that no inner product of short vectors
+holds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from tfcorr.files import read_intact
 class Transitions:
     """Pairs of items (h, k), and how many users had k within a few interactions after h in training, each user once.
 
-    `keys` [P] int64 are h · (N + 1) + k, ascending; `users` [P] int32 the users of each; `totals` [N + 1] int32 their sum by h.
-    `owned` [Q] int64 has the pairs of each user, u · P + the pair's position in `keys`, ascending, u counted from 1.
+    `keys` [P] int64 are h · (N + 1) + k, ascending; `users` [P] int32 the users of each; `totals` [N + 1] int32 their
+    sum by h. `owned` [Q] int64 has the pairs of each user, u · P + the pair's position in `keys`, ascending, u counted
+    from 1.
     """
 
     items: int
@@ -27,7 +29,8 @@ class Transitions:
 
 
 def count_transitions(histories: Histories, items: int, window: int) -> Transitions:
-    """Counts pairs at most `window` interactions apart, in the training split: all but each user's last two interactions.
+    """Counts pairs at most `window` interactions apart, in the training split: all but each user's last two
+    interactions.
 
     Args: items is N; item numbers are 1 to N.
 
@@ -56,10 +59,13 @@ def write_transitions(keys: npt.NDArray[np.int64], users: npt.NDArray[np.int32],
 
 
 def read_transitions(path: Path, items: int) -> Transitions:
-    """Reads what `write_transitions` wrote, of N items. Raises: InputError if there is no such file, or it is damaged."""
+    """Reads what `write_transitions` wrote, of N items. Raises: InputError if there is no such file, or it is
+    damaged."""
     table = read_intact(path, pl.read_parquet)
     return _transitions(items, table["key"].to_numpy(), table["users"].to_numpy(), np.zeros(0, np.int64))
 
 
-def _transitions(items: int, keys: npt.NDArray[np.int64], users: npt.NDArray[np.int32], owned: npt.NDArray[np.int64]) -> Transitions:
+def _transitions(
+    items: int, keys: npt.NDArray[np.int64], users: npt.NDArray[np.int32], owned: npt.NDArray[np.int64]
+) -> Transitions:
     return Transitions(items, keys, users, np.bincount(keys // (items + 1), users, items + 1).astype(np.int32), owned)

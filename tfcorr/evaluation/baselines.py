@@ -1,4 +1,5 @@
-"""What needs no training, and what a trained cascade must beat to be worth it: popularity, and the counts of what followed what."""
+"""What needs no training, and what a trained cascade must beat to be worth it: popularity, and the counts of what
+followed what."""
 
 from collections.abc import Iterator
 
@@ -21,9 +22,9 @@ ROWS = 4096  # users at once
 def baseline_ranks(dataset: Dataset, split: Split, exclude_seen: bool) -> Ranks:
     """Each user's rank among all items, [users] int32 by baseline, in the split's order.
 
-    `popularity` orders by the training interactions. `transitions` orders by Σ_j 0.7^(j − 1) log(1 + 20 · users(h_j → k) / √total(h_j))
-    over the three latest items h_j, and where that is alike by popularity. What was seen is left out where it must not be
-    recommended, but for the target; ties count against it.
+    `popularity` orders by the training interactions. `transitions` orders by Σ_j 0.7^(j − 1) log(1 + 20 · users(h_j →
+    k) / √total(h_j)) over the three latest items h_j, and where that is alike by popularity. What was seen is left out
+    where it must not be recommended, but for the target; ties count against it.
     """
     found: dict[str, list[npt.NDArray[np.int32]]] = {name: [] for name in BASELINES}
     histories, counts, weights = dataset.histories, dataset.catalogue.counts, _matrix(dataset.transitions(WINDOW))
@@ -44,7 +45,8 @@ def _matrix(transitions: Transitions) -> sparse.csr_array:
 def _batches(
     histories: Histories, split: Split, weights: sparse.csr_array, exclude_seen: bool
 ) -> Iterator[tuple[slice, sparse.csr_array, npt.NDArray[np.int64]]]:
-    """Some users at a time: which, their scores by transitions [rows, N + 1], and what must be left out, as row · (N + 1) + item."""
+    """Some users at a time: which, their scores by transitions [rows, N + 1], and what must be left out, as row · (N +
+    1) + item."""
     places, size = histories.targets(split), weights.shape[0]
     starts = histories.starts(places)
     for begin in range(0, len(places), ROWS):
@@ -60,7 +62,9 @@ def _batches(
         if exclude_seen:
             lengths = at - first
             owner = np.repeat(np.arange(len(at)), lengths)
-            position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(first, lengths)
+            position = (
+                np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(first, lengths)
+            )
             seen = np.unique(owner * size + histories.items[position])
         yield rows, latest @ weights, seen
 

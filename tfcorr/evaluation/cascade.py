@@ -14,7 +14,8 @@ PAIRS = 50_000  # pairs of a candidate and an item of the history that a ranker 
 
 
 class Candidates(NamedTuple):
-    """What a stage was handed: `ids` [B, R] int32 and their `scores` [B, R] by the name of what scored them, in the order of the stages.
+    """What a stage was handed: `ids` [B, R] int32 and their `scores` [B, R] by the name of what scored them, in the
+    order of the stages.
 
     Where there is none, the id is 0 and scores are minus infinity.
     """
@@ -26,25 +27,31 @@ class Candidates(NamedTuple):
         """The `size` that score highest, or all that there are, best first."""
         _, best = tf.math.top_k(self.scores[by], tf.minimum(size, tf.shape(self.ids)[1]))
         return Candidates(
-            tf.gather(self.ids, best, batch_dims=1), {name: tf.gather(each, best, batch_dims=1) for name, each in self.scores.items()}
+            tf.gather(self.ids, best, batch_dims=1),
+            {name: tf.gather(each, best, batch_dims=1) for name, each in self.scores.items()},
         )
 
     def scored(self, **scores: tf.Tensor) -> "Candidates":
         """The same with more scores by name."""
-        return Candidates(self.ids, self.scores | {name: tf.where(self.ids > 0, each, -np.inf) for name, each in scores.items()})
+        return Candidates(
+            self.ids, self.scores | {name: tf.where(self.ids > 0, each, -np.inf) for name, each in scores.items()}
+        )
 
 
 class Cascade:
-    """Retrieves items from the index; each further tower scores what the one before hands on, the best by its own scores.
+    """Retrieves items from the index; each further tower scores what the one before hands on, the best by its own
+    scores.
 
     What the last one was handed is answered in the order of `cascade`, a weighted sum of all stages' scores.
     """
 
-    def __init__(self, towers: dict[str, Tower], index: Index, sizes: Sequence[int], order: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, towers: dict[str, Tower], index: Index, sizes: Sequence[int], order: Mapping[str, float] | None = None
+    ) -> None:
         """towers by name: the retriever, those in the middle if there are any, the ranker.
 
-        sizes are how many items each but the last hands on; order has the weights of the final order by the names of scores: of the
-        stages and of the terms of towers (NAME_TERM). By default it is the last tower's own.
+        sizes are how many items each but the last hands on; order has the weights of the final order by the names of
+        scores: of the stages and of the terms of towers (NAME_TERM). By default it is the last tower's own.
         """
         self.towers, self.index, self.sizes = towers, index, tuple(sizes)
         self.order = dict(order) if order is not None else {list(towers)[-1]: 1.0}
@@ -75,18 +82,23 @@ class Cascade:
         for (stage, tower), size in zip(list(self.towers.items())[1:], self.sizes, strict=True):
             if last in found:
                 return found
-            handed = found[before] if before == "retriever" else found[before].best(before, size)  # what was retrieved is the best already
+            handed = (
+                found[before] if before == "retriever" else found[before].best(before, size)
+            )  # what was retrieved is the best already
             terms = terms_in_chunks(tower, context, handed.ids)
             more = {f"{stage}_{term}": terms[term] for term in list(terms)[1:]}
             found[stage], before = handed.scored(**{stage: tf.add_n(list(terms.values()))}, **more), stage
         if last == "cascade":
             ranked = found[before]
-            found["cascade"] = ranked.scored(cascade=tf.add_n([weight * ranked.scores[name] for name, weight in self.order.items()]))
+            found["cascade"] = ranked.scored(
+                cascade=tf.add_n([weight * ranked.scores[name] for name, weight in self.order.items()])
+            )
         return found
 
 
 def terms_in_chunks(tower: Tower, context: Context, candidates: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The terms of the tower's scores of candidates [B, K], [B, K] by name, for some at a time: memory does not grow with K."""
+    """The terms of the tower's scores of candidates [B, K], [B, K] by name, for some at a time: memory does not grow
+    with K."""
     rows, length = tf.unstack(tf.shape(context["history"]))
     query = tower.encode_context(context) if isinstance(tower, Retriever) else None
     width = tf.maximum(PAIRS // tf.maximum(rows * (length if query is None else 1), 1), 1)

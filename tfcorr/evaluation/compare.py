@@ -32,10 +32,10 @@ class Difference:
 def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Difference]:
     """Compares two runs, or two groups of runs that differ only in their seed, by a paired t-test over users.
 
-    Each stage that all of them have is compared. A group's value for a user is the mean over its runs. Each path is a run's
-    folder that holds `ranks.parquet`.
-    Raises: InputError if a run was not evaluated, or retrieved fewer than k, or if the runs do not have the same users and
-    targets, or were measured in other ways.
+    Each stage that all of them have is compared. A group's value for a user is the mean over its runs. Each path is a
+    run's folder that holds `ranks.parquet`.
+    Raises: InputError if a run was not evaluated, or retrieved fewer than k, or if the runs do not have the same users
+    and targets, or were measured in other ways.
     """
     ours, theirs = [read_ranks(folder) for folder in first], [read_ranks(folder) for folder in second]
     key = ours[0].select("user", "target")
@@ -44,22 +44,34 @@ def compare(first: Sequence[Path], second: Sequence[Path], k: int) -> list[Diffe
             raise InputError(f"{folder}: has other users or targets than {first[0]}; compare runs of the same data")
     retrieved = int(how_measured(first[0])["retrieve"] or k)
     if k > retrieved:
-        raise InputError(f"{first[0]}: only {retrieved} items were retrieved for each user, so none has a rank up to {k}; lower --k")
+        raise InputError(
+            f"{first[0]}: only {retrieved} items were retrieved for each user, so none has a rank up to {k}; lower --k"
+        )
     measured = _measured(first[0])
     for folder in [*first, *second]:
         if _measured(folder) != measured:
-            raise InputError(f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the same way")
+            raise InputError(
+                f"{folder}: was measured with {_measured(folder)}, {first[0]} with {measured}; evaluate both the "
+                "same way"
+            )
     found = []
     columns = [set(table.columns) for table in [*ours, *theirs]]
-    for stage in [name for name in ours[0].columns if name not in (*key.columns, *BASELINES) and all(name in each for each in columns)]:
+    for stage in [
+        name
+        for name in ours[0].columns
+        if name not in (*key.columns, *BASELINES) and all(name in each for each in columns)
+    ]:
         for name, metric in METRICS.items():
-            values = [np.mean([metric(rank_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)]
+            values = [
+                np.mean([metric(rank_column(table, stage), k) for table in tables], axis=0) for tables in (ours, theirs)
+            ]
             found.append(paired_test(stage, f"{name}@{k}", *values))
     return found
 
 
 def read_ranks(folder: Path) -> pl.DataFrame:
-    """A run's ranks.parquet, sorted by user. Raises: InputError if the run was not evaluated, or the file is damaged."""
+    """A run's ranks.parquet, sorted by user. Raises: InputError if the run was not evaluated, or the file is
+    damaged."""
     path = folder / "ranks.parquet"
     anew = f"make it anew with: tfcorr evaluate {folder}"
     if not path.is_file():

@@ -20,11 +20,13 @@ CHUNK = 4096  # candidates a user that are listed at once when the ranker ranks 
 def rank_batch(
     cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool, last: str = "cascade", ranker_alone: bool = False
 ) -> RankBatch:
-    """The graph that ranks one batch of B users: EvaluationBatch, here given by its tensors' specs, -> [B] int32 by stage.
+    """The graph that ranks one batch of B users: EvaluationBatch, here given by its tensors' specs, -> [B] int32 by
+    stage.
 
-    The stages are those of the cascade up to the last; a rank is among what the stage was handed, and MISSED where the target is
-    not. `ranker_alone` adds the stage of that name, the last tower's order of all items. A target that was seen before stays a
-    candidate. Where scores tie at the last position that is handed on, the order before decides which items are.
+    The stages are those of the cascade up to the last; a rank is among what the stage was handed, and MISSED where the
+    target is not. `ranker_alone` adds the stage of that name, the last tower's order of all items. A target that was
+    seen before stays a candidate. Where scores tie at the last position that is handed on, the order before decides
+    which items are.
     """
 
     @tf.function(input_signature=[batch], autograph=False)
@@ -49,8 +51,8 @@ def rank_users(ranks: RankBatch, batches: tf.data.Dataset) -> Ranks:
 def score_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool) -> ScoreBatch:
     """The graph that scores one batch of B users by every tower, for orders that are still to be fitted.
 
-    It gives ranks by tower as `rank_batch` does, the scores [B, R] by name of what was handed to the last tower, and the column [B]
-    of the target among it, -1 where it is not.
+    It gives ranks by tower as `rank_batch` does, the scores [B, R] by name of what was handed to the last tower, and
+    the column [B] of the target among it, -1 where it is not.
     """
     last = list(cascade.towers)[-1]
 
@@ -66,7 +68,8 @@ def score_batch(cascade: Cascade, batch: EvaluationBatch, exclude_seen: bool) ->
 
 
 def score_users(score: ScoreBatch, batches: tf.data.Dataset) -> tuple[Ranks, Scored]:
-    """Every user's rank by tower, [users] int32 each in no certain order, and what was scored of whom the target was handed on."""
+    """Every user's rank by tower, [users] int32 each in no certain order, and what was scored of whom the target was
+    handed on."""
     every, kept, columns = [], [], []
     for batch in batches:
         ranks, scores, column = score(batch)

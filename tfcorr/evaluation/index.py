@@ -55,7 +55,8 @@ class ExactIndex(tf.Module):
 
 
 class ScannIndex(tf.Module):
-    """ScaNN (Guo et al., ICML'20): a tree of √N leaves of quantised vectors, the best of which are scored again exactly.
+    """ScaNN (Guo et al., ICML'20): a tree of √N leaves of quantised vectors, the best of which are scored again
+    exactly.
 
     Below `SMALL` items ScaNN's own brute force is used, which is faster there, and exact. A SavedModel that holds this
     index loads only where ScaNN's ops are registered, by `import scann`.
@@ -72,7 +73,9 @@ class ScannIndex(tf.Module):
             builder = builder.score_brute_force()
         else:
             leaves = round(self.size**0.5)
-            builder = builder.tree(leaves, round(leaves * LEAVES_SEARCHED), training_sample_size=min(self.size, 250_000))
+            builder = builder.tree(
+                leaves, round(leaves * LEAVES_SEARCHED), training_sample_size=min(self.size, 250_000)
+            )
             builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(1)
         self.state = builder.build().serialize_to_module()
         self._searcher = scann_ops.ScannSearcher
@@ -87,7 +90,8 @@ class ScannIndex(tf.Module):
 
 
 class SnapshotIndex:
-    """The best of all items by their vectors as they were when it was last refreshed: exact below `SMALL` items, else ScaNN."""
+    """The best of all items by their vectors as they were when it was last refreshed: exact below `SMALL` items, else
+    ScaNN."""
 
     def __init__(self, vectors: Callable[[], tf.Tensor]) -> None:
         """vectors gives those of the items 1 to N, [N, D] float32, as they are now."""

@@ -10,7 +10,8 @@ MISSED = np.iinfo(np.int32).max  # the rank of a target that was not among the c
 
 
 def ranks_of(target_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """The target's rank among other candidates, 1 the best; a tie counts against it, and so does a score that is no number.
+    """The target's rank among other candidates, 1 the best; a tie counts against it, and so does a score that is no
+    number.
 
     Args: target_scores [B]; scores [B, K] of the others, minus infinity where there is no candidate.
     Returns: [B] int32.

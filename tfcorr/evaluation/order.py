@@ -1,7 +1,8 @@
-"""The final order: a weighted sum of the stages' scores, whose weights are fitted on examples that no tower was trained on.
+"""The final order: a weighted sum of the stages' scores, whose weights are fitted on examples that no tower was trained
+on.
 
-What a tower has learned from an example it knows too well there, so weights learned beside it on the same examples come out
-wrong (Wolpert, Stacked generalization, 1992); on validation each stage is worth what it will be worth.
+What a tower has learned from an example it knows too well there, so weights learned beside it on the same examples come
+out wrong (Wolpert, Stacked generalization, 1992); on validation each stage is worth what it will be worth.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,9 @@ class Scored(NamedTuple):
         """The ranks of all targets by a weighted sum of the scores, [n + missed]; ties count against them."""
         total = self.total(weights)
         target = np.take_along_axis(total, self.column[:, None], axis=1)
-        ahead = (~(total < target) & (total != -np.inf)).sum(axis=1, dtype=np.int32)  # the target itself, and what is no number
+        ahead = (~(total < target) & (total != -np.inf)).sum(
+            axis=1, dtype=np.int32
+        )  # the target itself, and what is no number
         return np.concatenate([ahead, np.full(self.missed, MISSED, np.int32)])
 
     def total(self, weights: Mapping[str, float]) -> Floats:
@@ -45,7 +48,8 @@ class Scored(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The weights of the scores by name, and what each stage and the fitted order came to: mean NDCG@k over all users."""
+    """The weights of the scores by name, and what each stage and the fitted order came to: mean NDCG@k over all
+    users."""
 
     weights: dict[str, float]
     scales: dict[str, float]
@@ -53,16 +57,19 @@ class Order(NamedTuple):
 
 
 def fit_order(scored: Scored, stages: Iterable[str], k: int) -> Order:
-    """The weights by which a softmax over what was handed on is most likely to choose the targets, or one stage alone if that ranks better.
+    """The weights by which a softmax over what was handed on is most likely to choose the targets, or one stage alone
+    if that ranks better.
 
-    Each score is divided by its mean deviation within a list, so that weights of stages can be told by their size; `weights`
-    are of the scores as they are. `stages` are the names of which each might be the order by itself.
+    Each score is divided by its mean deviation within a list, so that weights of stages can be told by their size;
+    `weights` are of the scores as they are. `stages` are the names of which each might be the order by itself.
     """
     names = list(scored.scores)
     found = {name: float(ndcg(scored.ranks({name: 1.0}), k).mean()) for name in stages}
     best = max(found, key=lambda name: found[name])
     is_item = scored.scores[best] != -np.inf
-    names = [name for name in names if np.isfinite(scored.scores[name][is_item]).all()]  # a tower that diverged is no help
+    names = [
+        name for name in names if np.isfinite(scored.scores[name][is_item]).all()
+    ]  # a tower that diverged is no help
     if not len(scored.column) or not names:
         return Order({best: 1.0}, dict.fromkeys(scored.scores, 1.0), found)
     scales = {name: _scale(scored.scores[name]) for name in names}
@@ -80,7 +87,8 @@ def _scale(scores: Floats) -> float:
 
 
 def fit_softmax(features: Floats, column: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The weights w [S] that maximise Σ_n log softmax(features[n] · w)[column[n]] − ridge / 2 · |w|², by Newton's method.
+    """The weights w [S] that maximise Σ_n log softmax(features[n] · w)[column[n]] − ridge / 2 · |w|², by Newton's
+    method.
 
     Args: features [n, R, S], minus infinity or NaN where there is no item; column [n], that of the target.
     """

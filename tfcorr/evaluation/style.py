@@ -40,7 +40,8 @@ STYLE: Any = {
 
 
 class Look(NamedTuple):
-    """How one series is drawn; without its colour, its grey, its dashes and its marker still tell it from the others."""
+    """How one series is drawn; without its colour, its grey, its dashes and its marker still tell it from the
+    others."""
 
     color: str
     dashes: Any  # a line style as Matplotlib takes it
@@ -61,7 +62,8 @@ REFERENCE = Look(SOFT, (0, (2, 3)), "")  # a line to read the others by
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """The style of all figures, for those that are made and saved within; Matplotlib's settings are as before afterwards."""
+    """The style of all figures, for those that are made and saved within; Matplotlib's settings are as before
+    afterwards."""
     with matplotlib.rc_context(STYLE):
         yield
 

@@ -9,7 +9,11 @@ import numpy.typing as npt
 from tfcorr.evaluation.compare import Difference, paired_test
 from tfcorr.evaluation.metrics import ndcg
 
-SIMPLER = {"popularity": "popularity", "transitions": "counting transitions", "retriever": "the retriever alone"}  # by stage
+SIMPLER = {
+    "popularity": "popularity",
+    "transitions": "counting transitions",
+    "retriever": "the retriever alone",
+}  # by stage
 
 
 class Verdict(NamedTuple):
@@ -22,10 +26,13 @@ class Verdict(NamedTuple):
 def judge(ranks: Mapping[str, npt.NDArray[np.int32]], k: int) -> Verdict:
     """Compares the stage `cascade` with every other by NDCG@k, in the order of the ranks [users] by stage.
 
-    The sentence is on the cascade and the best of what would do without it: the retriever alone, or what needs no training.
+    The sentence is on the cascade and the best of what would do without it: the retriever alone, or what needs no
+    training.
     """
     gains = {stage: ndcg(each, k) for stage, each in ranks.items()}
-    found = [paired_test(stage, f"ndcg@{k}", gains["cascade"], each) for stage, each in gains.items() if stage != "cascade"]
+    found = [
+        paired_test(stage, f"ndcg@{k}", gains["cascade"], each) for stage, each in gains.items() if stage != "cascade"
+    ]
     best = max((each for each in found if each.stage in SIMPLER), key=lambda each: each.second)
     values = f"NDCG@{k} {best.first:.4f} against {best.second:.4f}, {_more(best)}"
     if best.low > 0:
@@ -33,12 +40,17 @@ def judge(ranks: Mapping[str, npt.NDArray[np.int32]], k: int) -> Verdict:
     if best.high < 0:
         name = SIMPLER[best.stage].capitalize()
         return Verdict(found, f"{name} ranks best, and the cascade is not worth it on these data: {values}.")
-    return Verdict(found, f"The cascade is level with {SIMPLER[best.stage]}, so what it adds is not worth it on these data: {values}.")
+    return Verdict(
+        found,
+        f"The cascade is level with {SIMPLER[best.stage]}, so what it adds is not worth it on these data: {values}.",
+    )
 
 
 def _more(difference: Difference) -> str:
     """The difference with its interval, in per cent of the other's value where it has one."""
     if not difference.second:
         return f"{difference.difference:+.4f}"
-    low, mean, high = (100 * each / difference.second for each in (difference.low, difference.difference, difference.high))
+    low, mean, high = (
+        100 * each / difference.second for each in (difference.low, difference.difference, difference.high)
+    )
     return f"{mean:+.1f}% (95% interval {low:+.1f} to {high:+.1f})"

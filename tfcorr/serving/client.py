@@ -30,10 +30,11 @@ class RemoteRecommender(AnyRecommender):
         certificate: Path | None = None,
         rows: int = 64,
     ) -> None:
-        """server is HOST:PORT; label chooses a version, where the highest is meant otherwise; with a certificate, by TLS.
+        """server is HOST:PORT; label chooses a version, where the highest is meant otherwise; with a certificate, by
+        TLS.
 
-        certificate is a PEM file of those who may vouch for the server; rows are asked at once. Raises: InputError if the
-        server does not answer.
+        certificate is a PEM file of those who may vouch for the server; rows are asked at once. Raises: InputError if
+        the server does not answer.
         """
         self.server, self.rows = server, rows
         self.spec = ModelSpec(name=MODEL[index], version_label=label) if label else ModelSpec(name=MODEL[index])
@@ -68,7 +69,10 @@ class RemoteRecommender(AnyRecommender):
         signatures = SignatureDefMap()
         answer.metadata["signature_def"].Unpack(signatures)
         inputs = signatures.signature_def["serving_default"].inputs
-        return {name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name) for name, info in inputs.items()}
+        return {
+            name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name)
+            for name, info in inputs.items()
+        }
 
     def _failure(self, error: grpc.RpcError) -> InputError:
         return InputError(f"{self.server}: {error.code().name}: {error.details()}")

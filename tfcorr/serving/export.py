@@ -1,8 +1,8 @@
 """From trained towers to SavedModels whose inputs and outputs are the user's own string ids.
 
 Four are written, each as NAME/VERSION/: `retriever`, `ranker`, `cascade` (operations of stock TensorFlow only) and
-`cascade_scann` (the same signature over a ScaNN index). A version's folder appears whole or not at all. Beside a model lie
-requests to warm it up by and, with a cascade, its items' titles, which the page of `tfcorr serve` shows.
+`cascade_scann` (the same signature over a ScaNN index). A version's folder appears whole or not at all. Beside a model
+lie requests to warm it up by and, with a cascade, its items' titles, which the page of `tfcorr serve` shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,11 @@ NUMBER = tf.TensorSpec([None], tf.float32)
 class Vocabulary(tf.Module):
     """Translates between string ids and numbers of items and users, in graph."""
 
-    def __init__(self, catalogue: Catalogue, users: list[str], features: Sequence[Feature], history_length: int) -> None:
-        """users are their ids, none if no tower reads them; features, those of users and interactions that a tower reads."""
+    def __init__(
+        self, catalogue: Catalogue, users: list[str], features: Sequence[Feature], history_length: int
+    ) -> None:
+        """users are their ids, none if no tower reads them; features, those of users and interactions that a tower
+        reads."""
         super().__init__()
         of_features = {feature.name: STRINGS if feature.is_categorical else NUMBER for feature in features}
         self.specs: Specs = {"history": STRINGS} | ({"user": STRING} if users else {}) | of_features
@@ -43,7 +46,8 @@ class Vocabulary(tf.Module):
         self.history_length = history_length
 
     def context(self, known: tf.Tensor, request: dict[str, tf.Tensor]) -> Context:
-        """known [B, H], item numbers with 0 anywhere, of which the last M count, and a request by `specs` -> a context."""
+        """known [B, H], item numbers with 0 anywhere, of which the last M count, and a request by `specs` -> a
+        context."""
         items = tf.ragged.boolean_mask(known, known > 0)[:, -self.history_length :]
         unknown = tf.zeros(tf.shape(known)[:1], tf.int32)
         numbers = unknown if self.user_numbers is None else self.user_numbers.lookup(request["user"])
@@ -60,7 +64,8 @@ class FeatureCode(tf.Module):
         self.mean, self.scale = feature.mean, feature.scale
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Categories [B, any], "" as padding, -> [B, any] int32; numbers [B], of which one that is none is not known, -> [B]."""
+        """Categories [B, any], "" as padding, -> [B, any] int32; numbers [B], of which one that is none is not known,
+        -> [B]."""
         if self.numbers is not None:
             return self.numbers.lookup(values)
         return tf.where(tf.math.is_finite(values), (values - self.mean) / self.scale, 0.0)
@@ -80,14 +85,21 @@ class Endpoint(tf.Module):
         self.vocabulary = vocabulary
         self.weights = [variable for tower in towers for variable in (*tower.variables, *tower.constants)]
 
-    def signature(self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec) -> Callable[..., dict[str, tf.Tensor]]:
+    def signature(
+        self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec
+    ) -> Callable[..., dict[str, tf.Tensor]]:
         """The graph of `serve` over what a context is made of, and `more`."""
-        specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()}
-        return tf.autograph.experimental.do_not_convert(tf.function(serve, autograph=False).get_concrete_function)(**specs)
+        specs = {
+            name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()
+        }
+        return tf.autograph.experimental.do_not_convert(tf.function(serve, autograph=False).get_concrete_function)(
+            **specs
+        )
 
 
 class RetrieverEndpoint(Endpoint):
-    """history [B, H] and the rest of a context -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] -> "vector" [I, D]}."""
+    """history [B, H] and the rest of a context -> {"vector": [B, D]}; a second signature, `items`: {"item" [I] ->
+    "vector" [I, D]}."""
 
     def __init__(self, retriever: Retriever, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, retriever)
@@ -127,7 +139,8 @@ class CascadeEndpoint(Endpoint):
     """
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
-        """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is answered."""
+        """counts [N] are the items' training interactions, by which a context that the retriever knows nothing of is
+        answered."""
         super().__init__(vocabulary, *cascade.towers.values())
         self.identifying = sorted(cascade.retriever.reads & {"history", "user"})
         self.index, self.exclude_seen, self.ranker = cascade.index, exclude_seen, list(cascade.towers)[-1]
@@ -140,11 +153,11 @@ class CascadeEndpoint(Endpoint):
     def serve(self, history: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """Recommends for each row its best k items.
 
-        history: item ids, oldest first, "" as padding; unknown ids are skipped. exclude: ids that must not be recommended.
-        k: how many, by row; places beyond a row's k, or beyond what there is, hold "" and float32's minimum. request: what else
-        the towers read: "user" [B], where an unknown id is no one's, and features. Where the retriever knows neither history
-        nor user, as far as it reads these, the most popular items are answered; both scores are then the logarithm of the
-        item's share of the training interactions.
+        history: item ids, oldest first, "" as padding; unknown ids are skipped. exclude: ids that must not be
+        recommended. k: how many, by row; places beyond a row's k, or beyond what there is, hold "" and float32's
+        minimum. request: what else the towers read: "user" [B], where an unknown id is no one's, and features. Where
+        the retriever knows neither history nor user, as far as it reads these, the most popular items are answered;
+        both scores are then the logarithm of the item's share of the training interactions.
         """
         known = self.vocabulary.numbers.lookup(history)
         context = self.vocabulary.context(known, request)
@@ -154,7 +167,8 @@ class CascadeEndpoint(Endpoint):
         ranked = self.cascade(context, excluded)["cascade"]
         order = tf.argsort(ranked.scores["cascade"], direction="DESCENDING", stable=True)
         ids, ranker_scores, retriever_scores = (
-            tf.gather(each, order, batch_dims=1) for each in (ranked.ids, ranked.scores[self.ranker], ranked.scores["retriever"])
+            tf.gather(each, order, batch_dims=1)
+            for each in (ranked.ids, ranked.scores[self.ranker], ranked.scores["retriever"])
         )
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
         read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in self.identifying], axis=1)
@@ -192,11 +206,12 @@ def export(
     label: str = STABLE,
     keep: int = 3,
 ) -> int:
-    """Writes `folder/NAME/VERSION/` for the retriever, the ranker and each of the cascades by name; returns the version.
+    """Writes `folder/NAME/VERSION/` for the retriever, the ranker and each of the cascades by name; returns the
+    version.
 
-    The version is one more than the highest there is. When all are whole the label points at it; of the versions that have no
-    label, the newest `keep` are kept. Raises: RuntimeError if any but `cascade_scann` holds an operation that stock TensorFlow
-    does not have; the version is then not there.
+    The version is one more than the highest there is. When all are whole the label points at it; of the versions that
+    have no label, the newest `keep` are kept. Raises: RuntimeError if any but `cascade_scann` holds an operation that
+    stock TensorFlow does not have; the version is then not there.
     """
     check_label(label)
     retriever, ranker = towers["retriever"], towers["ranker"]
@@ -212,7 +227,10 @@ def export(
             "items": retriever_endpoint.items,
         },
     )
-    endpoints["ranker"] = ranker_endpoint, {"serving_default": ranker_endpoint.signature(ranker_endpoint.serve, candidates=STRINGS)}
+    endpoints["ranker"] = (
+        ranker_endpoint,
+        {"serving_default": ranker_endpoint.signature(ranker_endpoint.serve, candidates=STRINGS)},
+    )
     for name, cascade in cascades.items():
         endpoint = CascadeEndpoint(cascade, vocabulary, catalogue.counts, exclude_seen)
         serve = endpoint.signature(endpoint.serve, k=tf.TensorSpec([None], tf.int32), exclude=STRINGS)

@@ -17,7 +17,13 @@ from tfcorr.serving.saved_model import CATALOGUE
 from tfcorr.serving.versions import newest_served
 from tfcorr.settings import InputError
 
-ANSWER = {"row": pl.Int32, "rank": pl.Int32, "item": pl.String, "ranker_score": pl.Float32, "retriever_score": pl.Float32}
+ANSWER = {
+    "row": pl.Int32,
+    "rank": pl.Int32,
+    "item": pl.String,
+    "ranker_score": pl.Float32,
+    "retriever_score": pl.Float32,
+}
 MODEL: dict[IndexKind, str] = {"exact": "cascade", "scann": "cascade_scann"}
 
 
@@ -45,8 +51,9 @@ class AnyRecommender(ABC):
     ) -> pl.DataFrame:
         """The best k items for each history (item ids, oldest first), without those in `exclude`.
 
-        `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text each, or
-        several in a list), features that are numbers. What is not given is not known; what no tower reads has no effect.
+        `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text
+        each, or several in a list), features that are numbers. What is not given is not known; what no tower reads has
+        no effect.
         Returns: row (place of the history), rank (1 the best), item, ranker_score, retriever_score.
         """
         if not histories:
@@ -58,14 +65,27 @@ class AnyRecommender(ABC):
         return pl.concat([self._some(part.start, histories[part], k, exclude[part], each) for part, each in parts])
 
     def _some(
-        self, first: int, histories: Sequence[Sequence[str]], k: int, exclude: Sequence[Sequence[str]], context: Mapping[str, Sequence[Any]]
+        self,
+        first: int,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        exclude: Sequence[Sequence[str]],
+        context: Mapping[str, Sequence[Any]],
     ) -> pl.DataFrame:
         rows = len(histories)
-        request = {"history": _padded(histories), "k": tf.fill([rows], tf.constant(k, tf.int32)), "exclude": _padded(exclude)}
+        request = {
+            "history": _padded(histories),
+            "k": tf.fill([rows], tf.constant(k, tf.int32)),
+            "exclude": _padded(exclude),
+        }
         request |= {name: _column(name, self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
         answer = self.ask(request)
         width = answer["item"].shape[1]
-        flat = {"row": np.repeat(np.arange(first, first + rows), width), "rank": np.tile(np.arange(1, width + 1), rows), **answer}
+        flat = {
+            "row": np.repeat(np.arange(first, first + rows), width),
+            "rank": np.tile(np.arange(1, width + 1), rows),
+            **answer,
+        }
         columns = {name: flat[name].reshape(-1) for name in ANSWER}
         columns["item"] = np.array([item.decode() for item in columns["item"]], object)
         return pl.DataFrame(columns, schema=ANSWER).filter(pl.col("item") != "")
@@ -83,7 +103,9 @@ class Recommender(AnyRecommender):
             self._model = tf.saved_model.load(str(model))
         except (OSError, ValueError, tf.errors.OpError) as error:
             first = str(error).splitlines()[0]
-            raise InputError(f"{model}: cannot be loaded: {first}; make a new version with: tfcorr export {run}") from None
+            raise InputError(
+                f"{model}: cannot be loaded: {first}; make a new version with: tfcorr export {run}"
+            ) from None
         self._serve = self._model.signatures["serving_default"]
         self.specs = self._serve.structured_input_signature[1]
 
@@ -101,9 +123,9 @@ def served_model(run: Path, name: str) -> Path:
 
 
 def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: int) -> int:
-    """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest first)
-    and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item, ranker_score and
-    retriever_score to `output`.
+    """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest
+    first) and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item,
+    ranker_score and retriever_score to `output`.
 
     Returns: the number of recommendations. Raises: InputError.
     """
@@ -113,7 +135,9 @@ def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: i
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
     context = {name: users[name].to_list() for name in recommender.reads & set(users.columns)}
     found = recommender.recommend(users["history"].to_list(), k, exclude, context)
-    found = found.with_columns(users["user"].gather(found["row"])).select("user", "rank", "item", "ranker_score", "retriever_score")
+    found = found.with_columns(users["user"].gather(found["row"])).select(
+        "user", "rank", "item", "ranker_score", "retriever_score"
+    )
     write_whole(output, found.write_parquet)
     return found.height
 
@@ -150,11 +174,17 @@ def _padded(rows: Sequence[Sequence[str]]) -> tf.Tensor:
 
 
 def _column(name: str, spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
-    """Values for each row, None where one is not known, as the tensor of a request. Raises: InputError if one is no number."""
+    """Values for each row, None where one is not known, as the tensor of a request. Raises: InputError if one is no
+    number."""
     if spec.dtype != tf.string:
         return tf.constant([math.nan if value is None else _number(name, value) for value in values], tf.float32)
-    texts = [[] if value is None else list(map(str, value)) if isinstance(value, list | tuple) else [str(value)] for value in values]
-    return _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)
+    texts = [
+        [] if value is None else list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+        for value in values
+    ]
+    return (
+        _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)
+    )
 
 
 def _number(name: str, value: Any) -> float:

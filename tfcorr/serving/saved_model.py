@@ -1,7 +1,8 @@
-"""A SavedModel's files: its graphs' signatures and operations, and in `assets.extra` warm-up requests and its items' titles.
+"""A SavedModel's files: its graphs' signatures and operations, and in `assets.extra` warm-up requests and its items'
+titles.
 
-A server answers the requests before it calls a version available, so that its first user does not wait for graphs. TensorFlow
-Serving reads them from `tf_serving_warmup_requests`, a TFRecord file of PredictionLog.
+A server answers the requests before it calls a version available, so that its first user does not wait for graphs.
+TensorFlow Serving reads them from `tf_serving_warmup_requests`, a TFRecord file of PredictionLog.
 """
 
 import math
@@ -28,7 +29,8 @@ def signatures_of(saved_model: Path) -> dict[str, SignatureDef]:
 
 
 def foreign_operations(saved_model: Path) -> set[str]:
-    """The operations of a SavedModel that are not TensorFlow's own, or need Python, so that a stock server cannot run them."""
+    """The operations of a SavedModel that are not TensorFlow's own, or need Python, so that a stock server cannot run
+    them."""
     proto = _read(saved_model)
     used: set[str] = set()
     for graph in (meta.graph_def for meta in proto.meta_graphs):

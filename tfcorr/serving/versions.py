@@ -1,7 +1,7 @@
 """Which exported versions are served, and the files that tell TensorFlow Serving so.
 
-`models.config` is the truth: a version is served while a label points at it. So that all models of a version appear at once,
-this file is written, in one step, after their folders are whole.
+`models.config` is the truth: a version is served while a label points at it. So that all models of a version appear at
+once, this file is written, in one step, after their folders are whole.
 """
 
 import re
@@ -23,8 +23,8 @@ ELSEWHERE = {"cascade_scann"}  # models that a stock server cannot load, so that
 STABLE = "stable"  # the label that an export moves by itself
 MONITORING_PATH = "/monitoring/prometheus/metrics"
 
-# Padding stays off: a server pads by a tensor's first element (its batching/batching_util.h), which would repeat a history's oldest
-# item as its latest.
+# Padding stays off: a server pads by a tensor's first element (its batching/batching_util.h), which would repeat a
+# history's oldest item as its latest.
 BATCHING = """\
 max_batch_size { value: 128 }
 batch_timeout_micros { value: 1000 }
@@ -41,7 +41,8 @@ prometheus_config {{
 
 
 def labels(folder: Path) -> dict[str, int]:
-    """The versions that are served, by label; empty if nothing was exported. Raises: InputError if models.config is damaged."""
+    """The versions that are served, by label; empty if nothing was exported. Raises: InputError if models.config is
+    damaged."""
     path = folder / "models.config"
     if not path.is_file():
         return {}
@@ -50,7 +51,8 @@ def labels(folder: Path) -> dict[str, int]:
         return dict(config.model_config_list.config[0].version_labels)
     except (text_format.ParseError, UnicodeDecodeError, IndexError) as error:
         raise InputError(
-            f"{path}: is damaged: {str(error) or 'it names no model'}; remove it, and make a new version with: tfcorr export"
+            f"{path}: is damaged: {str(error) or 'it names no model'}; remove it, and make a new version with: "
+            "tfcorr export"
         ) from None
 
 
@@ -115,7 +117,9 @@ def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]
             found = ", ".join(map(str, sorted(there))) or "none"
             raise InputError(f"{label}={version}: there is no whole version {version} in {folder}; there are: {found}")
         if version is None and label not in known:
-            raise InputError(f"{label}=: there is no label {label!r} to take away; there are: {', '.join(known) or 'none'}")
+            raise InputError(
+                f"{label}=: there is no label {label!r} to take away; there are: {', '.join(known) or 'none'}"
+            )
     left = {label: version for label, version in (known | dict(moves)).items() if version is not None}
     if not left:
         raise InputError(f"{folder}: nothing would be served; leave one label at least")

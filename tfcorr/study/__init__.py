@@ -1,4 +1,5 @@
-"""Studies: tables of systems by data sets, every cell of which is trained once, wherever and however often it is begun."""
+"""Studies: tables of systems by data sets, every cell of which is trained once, wherever and however often it is
+begun."""
 
 import json
 import os
@@ -27,12 +28,18 @@ RESULT = "result.json"  # what a cell's process leaves in its run's folder
 
 
 def run_study(
-    path: str | Path, overrides: Sequence[str] = (), processes: int = 1, root: Path = Path("saved_models"), console: Console | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    processes: int = 1,
+    root: Path = Path("saved_models"),
+    console: Console | None = None,
 ) -> Path:
-    """Trains what of a study is not done yet, the cheapest first, and writes its tables and figure; returns the tables' path.
+    """Trains what of a study is not done yet, the cheapest first, and writes its tables and figure; returns the tables'
+    path.
 
-    Every cell that is done stands in `cells.json` beside the tables, which is written anew after each: killed, or taken to
-    another machine with that file, the study goes on from there. A cell that was begun goes on from its last epoch, in `root`.
+    Every cell that is done stands in `cells.json` beside the tables, which is written anew after each: killed, or taken
+    to another machine with that file, the study goes on from there. A cell that was begun goes on from its last epoch,
+    in `root`.
 
     Args: processes, how many cells are trained at once, each by its share of the processor's cores.
     Raises: InputError, also where a cell could not be trained, once all others are.
@@ -67,16 +74,23 @@ class _Work:
         running: list[tuple[Task, Apart]] = []
         given_up: set[str] = set()
         self._say(
-            f"{left(self.study, self.records)} cells are left, {len(self.records.all())} stand in {self.records.path}; logs in {self.root}"
+            f"{left(self.study, self.records)} cells are left, {len(self.records.all())} stand in "
+            f"{self.records.path}; logs in {self.root}"
         )
         try:
             while True:
                 busy = {task.cell.key for task, _ in running} | given_up
-                free = [task for task in tasks(self.study, self.records) if task.cell.dataset in sizes and task.cell.key not in busy]
+                free = [
+                    task
+                    for task in tasks(self.study, self.records)
+                    if task.cell.dataset in sizes and task.cell.key not in busy
+                ]
                 free.sort(key=lambda task: cost(task.cell, self.records, sizes))
                 while free and len(running) < self.processes:
                     at_work = {self._first_stage(each) for each, _ in running} - {None}
-                    task = next((each for each in free if self._first_stage(each) not in at_work), free[0])  # one that need not wait
+                    task = next(
+                        (each for each in free if self._first_stage(each) not in at_work), free[0]
+                    )  # one that need not wait
                     free.remove(task)
                     running.append((task, self._begin(task)))
                 if not running:
@@ -101,7 +115,9 @@ class _Work:
 
     def _tidy(self) -> None:
         """Removes the runs of cells that are done, the locks of trainings, and what a kill left half removed."""
-        again = {task.cell.key for task in tasks(self.study, self.records)}  # done, but not measured as is asked for now
+        again = {
+            task.cell.key for task in tasks(self.study, self.records)
+        }  # done, but not measured as is asked for now
         done = {record.key for record in self.records.all()} - again
         for path in self.root.iterdir():
             unused = path.name.startswith("." if again else (".", PREFIX))
@@ -111,7 +127,8 @@ class _Work:
                 path.unlink()
 
     def _sizes(self) -> tuple[dict[str, int], list[str]]:
-        """The interactions of the data sets that can be read, and why others cannot. Raises: InputError for other data than were."""
+        """The interactions of the data sets that can be read, and why others cannot. Raises: InputError for other data
+        than were."""
         sizes, problems = {}, []
         for name in dict.fromkeys(task.cell.dataset for task in tasks(self.study, self.records)):
             try:
@@ -136,7 +153,9 @@ class _Work:
         settings = task.cell.settings.model_copy(update={"name": task.cell.key}).model_dump(mode="json")
         job = {"settings": settings, "root": str(self.root), "ranker_alone": task.ranker_alone, "towers": own_files()}
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.processes))
-        environment = {name: os.environ.get(name, threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
+        environment = {
+            name: os.environ.get(name, threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+        }
         self._say(f"begins: {task.what}")
         return Apart("tfcorr.study.worker", job, self._log(task), environment if self.processes > 1 else None)
 
@@ -147,7 +166,9 @@ class _Work:
         result = read_intact(folder / RESULT, lambda path: json.loads(path.read_text()))
         ranks = {stage: packed(np.array(values)) for stage, values in result.pop("ranks").items()}
         result["sizes"]["interactions"] = sizes[cell.dataset]
-        record = Record.parse({"key": cell.key, "dataset": cell.dataset, "settings": cell.explicit, **result, "ranks": ranks})
+        record = Record.parse(
+            {"key": cell.key, "dataset": cell.dataset, "settings": cell.explicit, **result, "ranks": ranks}
+        )
         self.records.check(cell, record.data_sha256)
         self.records.add(record)
         remove_whole(folder)
@@ -158,9 +179,15 @@ class _Work:
         said = record.failed or f"ndcg@20 on validation: {values}; {record.epochs} epochs"
         self._say(f"ends: {task.what}: {said}, {record.cpu_seconds / 60:.1f} CPU-minutes")
         remaining = left(self.study, self.records, sizes)
-        guesses = [cost(each.cell, self.records, sizes) for each in tasks(self.study, self.records) if each.cell.dataset in sizes]
+        guesses = [
+            cost(each.cell, self.records, sizes)
+            for each in tasks(self.study, self.records)
+            if each.cell.dataset in sizes
+        ]
         hours = remaining * sum(guesses) / len(guesses) / self.processes / 3600 if guesses else 0
-        self._say(f"{remaining} cells are left" + (f", about {hours:.1f} hours at a core for each process" if hours else ""))
+        self._say(
+            f"{remaining} cells are left" + (f", about {hours:.1f} hours at a core for each process" if hours else "")
+        )
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)

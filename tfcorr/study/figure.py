@@ -27,7 +27,9 @@ def draw(study: Study, rows: Mapping[str, Sequence["Row"]], path: Path) -> None:
     panels = {dataset: [row for row in each if row.records] for dataset, each in rows.items()}
     panels = {dataset: each for dataset, each in panels.items() if each}
     down, across = -(-len(panels) // ACROSS), min(len(panels), ACROSS)
-    names = [name for name in study.settings.systems if any(row.system == name for each in panels.values() for row in each)]
+    names = [
+        name for name in study.settings.systems if any(row.system == name for each in panels.values() for row in each)
+    ]
     labels = [textwrap.fill(name, WORDS) for name in names]
     height = 2.6 if study.settings.x else 0.5 + 0.17 * sum(1.3 + label.count("\n") for label in labels)
     with figure_style():
@@ -74,7 +76,9 @@ def _lines(axes: Axes, study: Study, rows: Sequence["Row"]) -> None:
         at, values = zip(*sorted(points), strict=True)
         spread = [np.std(each, ddof=1) if len(each) > 1 else 0.0 for each in values]
         means = [np.mean(each) for each in values]
-        axes.errorbar(at, means, spread, color=look.color, linestyle=look.dashes, marker=look.marker, capsize=2, label=name)
+        axes.errorbar(
+            at, means, spread, color=look.color, linestyle=look.dashes, marker=look.marker, capsize=2, label=name
+        )
     places = sorted({x for points in lines.values() for x, _ in points})
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

@@ -38,7 +38,8 @@ def is_of(folder: Path, settings: RunSettings) -> bool:
 
 
 class FirstStage(tf.keras.callbacks.Callback):
-    """Brings a run's folder the first stage if another cell has trained it, or keeps it for others as soon as it is trained.
+    """Brings a run's folder the first stage if another cell has trained it, or keeps it for others as soon as it is
+    trained.
 
     A context in which the run is trained, and one of its callbacks. Who finds another process at work on it waits.
     """
@@ -64,7 +65,9 @@ class FirstStage(tf.keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """After each stage of the run."""
-        if not self.shared.exists() and [path.name for path in (self._folder / "checkpoints").iterdir()] == ["retriever"]:
+        if not self.shared.exists() and [path.name for path in (self._folder / "checkpoints").iterdir()] == [
+            "retriever"
+        ]:
             write_whole(self.shared, self._keep)
         self._lock.close()
 
@@ -92,6 +95,9 @@ def shared_folder(root: Path, settings: RunSettings) -> Path:
         name: value
         for name, value in flat(settings.model_dump(mode="json")).items()
         if not any(name == each or name.startswith(f"{each}.") for each in later)
-        and (not name.startswith("sampler.") or (name.removeprefix("sampler.") in DRAWS and not (exact and name != "sampler.pool")))
+        and (
+            not name.startswith("sampler.")
+            or (name.removeprefix("sampler.") in DRAWS and not (exact and name != "sampler.pool"))
+        )
     }
     return root / f"{PREFIX}{hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]}"

@@ -10,7 +10,8 @@ from tfcorr.study.settings import Cell, Study
 
 @dataclass(frozen=True)
 class Task:
-    """A cell to train; `ranker_alone` says whether its ranker is also measured over all items, `what` names it for people."""
+    """A cell to train; `ranker_alone` says whether its ranker is also measured over all items, `what` names it for
+    people."""
 
     cell: Cell
     ranker_alone: bool
@@ -20,14 +21,16 @@ class Task:
 def tasks(study: Study, records: Records) -> list[Task]:
     """What can be trained now, in the order of the file: each system's search, and once that is done its other seeds.
 
-    A ranker is measured over all items, which may take longer than its training, by every choice that a search still trains; once
-    it is done, the best is trained again if it was not.
+    A ranker is measured over all items, which may take longer than its training, by every choice that a search still
+    trains; once it is done, the best is trained again if it was not.
     """
     found: dict[str, Task] = {}
     first, *others = study.settings.seeds
     for dataset, system in study.rows():
         best = chosen(study, records, dataset, system)
-        wanted = [(point, first) for point in study.settings.search] + [(best, seed) for seed in others if best is not None]
+        wanted = [(point, first) for point in study.settings.search] + [
+            (best, seed) for seed in others if best is not None
+        ]
         for point, seed in wanted:
             cell = study.cell(dataset, system, point, seed)
             alone = study.settings.systems[system].stage == "ranker_alone" and (
@@ -43,7 +46,11 @@ def chosen(study: Study, records: Records, dataset: str, system: str) -> str | N
     """The search's choice that is best on validation; None before all have been tried, or if all failed."""
     points, first = study.settings.search, study.settings.seeds[0]
     tried = {point: records.of(study.cell(dataset, system, point, first)) for point in points}
-    values = {point: record.validation[study.objective(system)] for point, record in tried.items() if record and not record.failed}
+    values = {
+        point: record.validation[study.objective(system)]
+        for point, record in tried.items()
+        if record and not record.failed
+    }
     if not values or not all(tried.values()):
         return None
     return max(values, key=lambda point: values[point])
@@ -60,10 +67,14 @@ def seeds_done(study: Study, records: Records, dataset: str, system: str) -> dic
 
 def left(study: Study, records: Records, datasets: Collection[str] | None = None) -> int:
     """How many cells of these data sets, or of all, are still to be done, those included that wait for a search."""
-    waiting: set[frozenset[str]] = set()  # as keys of the cells that a search chooses from, for systems that share theirs
+    waiting: set[frozenset[str]] = (
+        set()
+    )  # as keys of the cells that a search chooses from, for systems that share theirs
     of_these = study.datasets if datasets is None else datasets
     for dataset, system in study.rows():
-        keys = frozenset(study.cell(dataset, system, point, study.settings.seeds[0]).key for point in study.settings.search)
+        keys = frozenset(
+            study.cell(dataset, system, point, study.settings.seeds[0]).key for point in study.settings.search
+        )
         if dataset in of_these and not all(map(records.has, keys)):
             waiting |= {keys | {str(seed)} for seed in study.settings.seeds[1:]}
     return len([task for task in tasks(study, records) if task.cell.dataset in of_these]) + len(waiting)

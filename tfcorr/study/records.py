@@ -40,7 +40,11 @@ class Record(Settings):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.failed is None:
-            lacking = [name for name in ("retriever", "cascade") if name not in self.test or f"{name}_ndcg@{TOP}" not in self.validation]
+            lacking = [
+                name
+                for name in ("retriever", "cascade")
+                if name not in self.test or f"{name}_ndcg@{TOP}" not in self.validation
+            ]
             if lacking or self.test.keys() != self.ranks.keys():
                 raise ValueError(f"the cell {self.key} has not all stages: {', '.join(lacking or self.test)}")
             for ranks in self.ranks.values():
@@ -84,12 +88,14 @@ class Records:
         return key in self._records
 
     def check(self, cell: Cell, checksum: str) -> None:
-        """Raises: InputError if cells of the same data set, read in the same way, are done on data of another checksum."""
+        """Raises: InputError if cells of the same data set, read in the same way, are done on data of another
+        checksum."""
         for each in self.all():
             alike = each.dataset == cell.dataset and _reading(each.settings) == _reading(cell.explicit)
             if alike and each.data_sha256 != checksum:
                 raise InputError(
-                    f"{cell.dataset}: the data's SHA-256 is {checksum[:12]}…, that of the cells in {self.path} {each.data_sha256[:12]}…; "
+                    f"{cell.dataset}: the data's SHA-256 is {checksum[:12]}…, that of the cells in {self.path} "
+                    f"{each.data_sha256[:12]}…; "
                     "bring those data back, or give the data set another name"
                 )
 

@@ -17,19 +17,40 @@ from tfcorr.settings import InputError, Settings, nearest
 from tfcorr.stages import MONITORED_K
 
 Tree = dict[str, Any]  # settings of a run, nested or by names such as training.epochs
-Name = Annotated[str, Field(pattern=r"^[^.=\r\n]*[^.=\s][^.=\r\n]*$")]  # as a dot or an equals sign would part it, where --set names it
+Name = Annotated[
+    str, Field(pattern=r"^[^.=\r\n]*[^.=\s][^.=\r\n]*$")
+]  # as a dot or an equals sign would part it, where --set names it
 SHARED = ("output", "base", "datasets", "search", "seeds")  # what a study may take from another
-ALIKE = ("data", "evaluation", "training.epochs", "training.patience", "seed", "name", "search")  # what no system has for itself
-PLACES = ("data.path", "data.data_dir", "data.titles.path", "data.items.path", "data.users.path")  # the data tell what lies there
+ALIKE = (
+    "data",
+    "evaluation",
+    "training.epochs",
+    "training.patience",
+    "seed",
+    "name",
+    "search",
+)  # what no system has for itself
+PLACES = (
+    "data.path",
+    "data.data_dir",
+    "data.titles.path",
+    "data.items.path",
+    "data.users.path",
+)  # the data tell what lies there
 
 
 class System(Settings):
     """A row of the tables: what is trained, and which of its stages is measured."""
 
-    like: str | None = Field(None, description="a system before it, or of the study that this one is like, whose settings and stage it has")
+    like: str | None = Field(
+        None, description="a system before it, or of the study that this one is like, whose settings and stage it has"
+    )
     settings: Tree = Field({}, description="over those, the study's base and the data set's")
     stage: Literal["popularity", "transitions", "retriever", "ranker", "cascade", "ranker_alone"] = Field(
-        "cascade", description="what is reported; ranker is the last tower's own order of what it is handed, ranker_alone of all items"
+        "cascade",
+        description=(
+            "what is reported; ranker is the last tower's own order of what it is handed, ranker_alone of all items"
+        ),
     )
     against: str | None = Field(None, description="the system that it is compared with; by default the study's")
     line: str | None = Field(None, description="of the figure, where that is drawn over x")
@@ -37,7 +58,8 @@ class System(Settings):
 
 
 class StudySettings(Settings):
-    """A study; the settings of a cell are the base's, the data set's, the system's and the search's, the later over the earlier."""
+    """A study; the settings of a cell are the base's, the data set's, the system's and the search's, the later over the
+    earlier."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the tables' file")
     title: str = Field(pattern=r"^[^\r\n]*\S[^\r\n]*$", description="the table's heading")
@@ -46,14 +68,19 @@ class StudySettings(Settings):
     base: Tree = Field({}, description="settings of every run")
     datasets: dict[Name, Tree] = Field(min_length=1, description="settings by data set")
     systems: dict[Name, System] = Field(min_length=1, description="in the order of the table")
-    only: dict[str, tuple[str, ...]] = Field({}, description="by data set, the systems that are trained on it; all by default")
+    only: dict[str, tuple[str, ...]] = Field(
+        {}, description="by data set, the systems that are trained on it; all by default"
+    )
     search: dict[Name, Tree] = Field(
-        {"as it is": {}}, min_length=1, description="settings to choose from on validation, for each system alike, by name"
+        {"as it is": {}},
+        min_length=1,
+        description="settings to choose from on validation, for each system alike, by name",
     )
     seeds: tuple[StrictInt, ...] = Field((1, 2, 3), min_length=1, description="of the runs; the search is of the first")
     against: str | None = Field(None, description="the system that the others are compared with")
     columns: tuple[Annotated[str, Field(pattern=r"^(ndcg|recall|mrr)@[1-9]\d*$")], ...] = Field(
-        (f"ndcg@{MONITORED_K}", f"recall@{MONITORED_K}", f"mrr@{MONITORED_K}"), description="the tables' metrics on test"
+        (f"ndcg@{MONITORED_K}", f"recall@{MONITORED_K}", f"mrr@{MONITORED_K}"),
+        description="the tables' metrics on test",
     )
     x: str | None = Field(None, description="what the figure's axis is, where systems have an x")
     paper: dict[str, dict[str, str | float]] = Field({}, description="what a paper reports, by data set and system")
@@ -61,7 +88,10 @@ class StudySettings(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         against = [self.against, *(system.against for system in self.systems.values())]
-        systems = [*(each for names in (*self.only.values(), *self.paper.values()) for each in names), *filter(None, against)]
+        systems = [
+            *(each for names in (*self.only.values(), *self.paper.values()) for each in names),
+            *filter(None, against),
+        ]
         for names, known in ((systems, list(self.systems)), ([*self.only, *self.paper], list(self.datasets))):
             for name in names:
                 if name not in known:
@@ -70,7 +100,10 @@ class StudySettings(Settings):
 
     @model_validator(mode="after")
     def _nothing_stands_twice(self) -> Self:
-        for what, values in (("seeds", self.seeds), *((f"only.{name}", systems) for name, systems in self.only.items())):
+        for what, values in (
+            ("seeds", self.seeds),
+            *((f"only.{name}", systems) for name, systems in self.only.items()),
+        ):
             if len(set(values)) < len(values):
                 raise InputError(f"{what}: one stands twice in {list(values)}; each counts once")
         return self
@@ -81,14 +114,19 @@ class StudySettings(Settings):
         for where, tree in [*parts, *((f"search.{name}", each) for name, each in self.search.items())]:
             wrong = [name for name in flat(tree) if any(name == each or name.startswith(f"{each}.") for each in ALIKE)]
             if wrong:
-                raise InputError(f"{where}: {wrong[0]} must be the same for all systems; set it in base or in datasets, seeds in seeds")
+                raise InputError(
+                    f"{where}: {wrong[0]} must be the same for all systems; set it in base or in datasets, seeds in "
+                    "seeds"
+                )
         return self
 
     @model_validator(mode="after")
     def _a_figure_has_places(self) -> Self:
         lines = {system.line for system in self.systems.values() if system.x is not None}
         if bool(lines) != (self.x is not None) or len(lines) > len(LOOKS):
-            raise InputError(f"x: a figure over an axis needs the axis' name, and an x of systems of at most {len(LOOKS)} lines")
+            raise InputError(
+                f"x: a figure over an axis needs the axis' name, and an x of systems of at most {len(LOOKS)} lines"
+            )
         for name, system in self.systems.items():
             if system.line is not None and system.x is None:
                 raise InputError(f"systems.{name}: line: {system.line!r} needs the system's place on it, x")
@@ -110,7 +148,9 @@ class Cell:
         found = sorted(flat(self.settings.model_dump(mode="json")).items())
         always = ("retriever.name", "ranker.name", "seed")
         never = ("name", *PLACES)
-        return {name: value for name, value in found if name not in never and (name in always or usual.get(name) != value)}
+        return {
+            name: value for name, value in found if name not in never and (name in always or usual.get(name) != value)
+        }
 
     @cached_property
     def key(self) -> str:
@@ -159,10 +199,20 @@ class Study:
 
     def _parse(self, dataset: str, system: str, point: str, seed: int) -> RunSettings:
         study, where = self.settings, f"{self._origin}: {dataset}, {system}"
-        parts = [study.base, study.datasets[dataset], study.systems[system].settings, study.search[point], {"name": "cell", "seed": seed}]
+        parts = [
+            study.base,
+            study.datasets[dataset],
+            study.systems[system].settings,
+            study.search[point],
+            {"name": "cell", "seed": seed},
+        ]
         settings = RunSettings.parse(_joined(parts, where), where)
-        for k in sorted({MONITORED_K, *(int(column.partition("@")[2]) for column in study.columns)} - set(settings.evaluation.k)):
-            raise InputError(f"{where}: evaluation.k is {list(settings.evaluation.k)}, but the tables are of {k}; add it")
+        for k in sorted(
+            {MONITORED_K, *(int(column.partition("@")[2]) for column in study.columns)} - set(settings.evaluation.k)
+        ):
+            raise InputError(
+                f"{where}: evaluation.k is {list(settings.evaluation.k)}, but the tables are of {k}; add it"
+            )
         return settings
 
 
@@ -181,7 +231,9 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     settings = StudySettings.parse(tree, str(path))
     for name, system in settings.systems.items():
         systems[name] = _complete(system, systems, f"{path}: {name}")
-    whole = StudySettings.parse({**dict(settings), "systems": {name: systems[name] for name in settings.systems}}, str(path))
+    whole = StudySettings.parse(
+        {**dict(settings), "systems": {name: systems[name] for name in settings.systems}}, str(path)
+    )
     return Study(whole, str(path))
 
 
@@ -201,7 +253,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[Tree, dict[str, System]]
         tree = {name: shared[name] for name in SHARED if name in shared} | tree
     for kind in {"systems", "search", "datasets", "base"} & tree.keys():
         if not isinstance(tree[kind], dict) or not tree[kind]:
-            raise InputError(f"{path}: {kind}: expected a mapping that holds something, received {json.dumps(tree[kind])}")
+            raise InputError(
+                f"{path}: {kind}: expected a mapping that holds something, received {json.dumps(tree[kind])}"
+            )
     tree["base"] = _nested(tree.get("base", {}), f"{path}: base")  # so that an override finds its place
     for kind in {"search", "datasets"} & tree.keys():
         tree[kind] = {name: _nested(each, f"{path}: {kind}.{name}") for name, each in tree[kind].items()}
@@ -219,7 +273,9 @@ def _complete(system: System, known: Mapping[str, System], where: str) -> System
         raise InputError(f"{where}: like: there is no {system.like!r} before it; {nearest(system.like, list(known))}")
     other = known[system.like]
     settings = _joined([other.settings, system.settings], where)
-    return system.model_copy(update={"settings": settings, "stage": system.stage if "stage" in system.model_fields_set else other.stage})
+    return system.model_copy(
+        update={"settings": settings, "stage": system.stage if "stage" in system.model_fields_set else other.stage}
+    )
 
 
 def _nested(value: Any, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -41,7 +42,8 @@ class Row:
 
 
 class Comparison(NamedTuple):
-    """A row against another: a paired test over users, of their means over seeds; and the two means over users by seed."""
+    """A row against another: a paired test over users, of their means over seeds; and the two means over users by
+    seed."""
 
     over_users: Difference
     by_seed: list[tuple[float, float]]
@@ -51,7 +53,10 @@ class Comparison(NamedTuple):
 def rows_of(study: Study, records: Records, dataset: str) -> list[Row]:
     """A data set's rows, in the order of the file."""
     systems = [system for each, system in study.rows() if each == dataset]
-    return [Row(system, study.settings.systems[system].stage, seeds_done(study, records, dataset, system)) for system in systems]
+    return [
+        Row(system, study.settings.systems[system].stage, seeds_done(study, records, dataset, system))
+        for system in systems
+    ]
 
 
 def comparison(study: Study, rows: Sequence[Row], row: Row) -> Comparison | None:
@@ -82,9 +87,11 @@ def write_tables(study: Study, records: Records, output: Path, command: Sequence
         parts.append(f"![{_escaped(settings.title)}: NDCG@{TOP} on test]({image.name})")
     for dataset, each in rows.items():
         caption = _caption(study, records, dataset, each, command)
-        parts += [f"## {_escaped(dataset)}", "\n".join(_table(study, dataset, each)), "\n".join(caption)]
+        parts += [f"## {_escaped(dataset)}", "\n".join(_table(study, dataset, each)), "\n".join(map(_wrapped, caption))]
     path = output / f"{settings.name}.md"
-    write_whole(path, lambda partial: partial.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8"))
+    write_whole(
+        path, lambda partial: partial.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    )
     return path
 
 
@@ -93,7 +100,14 @@ def _table(study: Study, dataset: str, rows: Sequence[Row]) -> Iterator[str]:
     ceiling = f"recall@{study.example(dataset).settings.evaluation.retrieve}"
     columns = study.settings.columns
     head = ["", *map(_titled, columns), f"its retriever's {_titled(METRIC)}", _titled(ceiling)]
-    head += ["against", f"{_titled(METRIC)} changes by", "p over users", "by seed", "p over seeds", *(["the paper"] if paper else [])]
+    head += [
+        "against",
+        f"{_titled(METRIC)} changes by",
+        "p over users",
+        "by seed",
+        "p over seeds",
+        *(["the paper"] if paper else []),
+    ]
     yield _line(head)
     yield _line(["---"] * len(head))
     for row in rows:
@@ -106,7 +120,9 @@ def _table(study: Study, dataset: str, rows: Sequence[Row]) -> Iterator[str]:
         yield _line([*cells, *([str(paper.get(row.system, ""))] if paper else [])])
 
 
-def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], command: Sequence[str]) -> Iterator[str]:
+def _caption(
+    study: Study, records: Records, dataset: str, rows: Sequence[Row], command: Sequence[str]
+) -> Iterator[str]:
     settings, run = study.settings, study.example(dataset).settings
     tried = _tried(study, records, dataset)
     done = list(tried.values())
@@ -115,25 +131,31 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
         return
     sizes, evaluation, training = done[0].sizes, run.evaluation, run.training
     yield (
-        f"- Data: {sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions (each at least "
+        f"- Data: {sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions (each "
+        "at least "
         f"{run.data.min_interactions} times); SHA-256 {done[0].data_sha256[:12]}…"
     )
     seen = "left out" if evaluation.exclude_seen else "candidates too"
     some = f" of {evaluation.validation_users:,} users" if evaluation.validation_users else ""
     yield (
-        f"- Protocol: leave one out, all items ranked, items of the history {seen}; the retriever hands on {evaluation.retrieve}, and "
-        f"Recall@{evaluation.retrieve} is its own. A stage of training stops after {training.patience} epochs without a better NDCG@{TOP} "
+        f"- Protocol: leave one out, all items ranked, items of the history {seen}; the retriever hands on "
+        f"{evaluation.retrieve}, and "
+        f"Recall@{evaluation.retrieve} is its own. A stage of training stops after {training.patience} epochs "
+        f"without a better NDCG@{TOP} "
         f"on validation{some}, or after {training.epochs}."
     )
     seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
-        f"- Mean ± standard deviation of seeds {seeds}. The change, its 95% interval and p over users: a paired t-test of the users' means "
-        "over the seeds that both rows have. By seed: in percent of the other's with the same seed; p over seeds: a paired t-test of the "
+        f"- Mean ± standard deviation of seeds {seeds}. The change, its 95% interval and p over users: a paired "
+        "t-test of the users' means "
+        "over the seeds that both rows have. By seed: in percent of the other's with the same seed; p over seeds: a "
+        "paired t-test of the "
         "seeds' means."
     )
     if len(settings.search) > 1:
         yield (
-            f"- Chosen of {len(settings.search)} settings by NDCG@{TOP} on validation with seed {settings.seeds[0]}, the retriever's where "
+            f"- Chosen of {len(settings.search)} settings by NDCG@{TOP} on validation with seed "
+            f"{settings.seeds[0]}, the retriever's where "
             f"only it is reported, else the cascade's: {_choices(study, records, dataset)}."
         )
     failed = [f"{what}: {each.failed}" for what, each in tried.items() if each.failed]
@@ -141,7 +163,9 @@ def _caption(study: Study, records: Records, dataset: str, rows: Sequence[Row], 
         yield f"- Failed: {_escaped('; '.join(failed))}."
     hours = sum(each.cpu_seconds for each in done) / 3600
     machines = ", ".join(dict.fromkeys(each.machine for each in done))
-    versions = ", ".join(dict.fromkeys(f"tfcorr {each.versions['tfcorr']}, TensorFlow {each.versions['tensorflow']}" for each in done))
+    versions = ", ".join(
+        dict.fromkeys(f"tfcorr {each.versions['tfcorr']}, TensorFlow {each.versions['tensorflow']}" for each in done)
+    )
     yield f"- {hours:.1f} CPU hours for {len(done)} trainings, on {machines}; {versions}."
     yield f"- Command: {_command(study, dataset, command)}"
 
@@ -172,14 +196,27 @@ def _choices(study: Study, records: Records, dataset: str) -> str:
         point = chosen(study, records, dataset, system) if each == dataset else None
         if point is not None:
             by_point.setdefault(point, []).append(system)
-    return "; ".join(f"{_escaped(point)} for {_escaped(', '.join(systems))}" for point, systems in sorted(by_point.items())) or "none yet"
+    return (
+        "; ".join(
+            f"{_escaped(point)} for {_escaped(', '.join(systems))}" for point, systems in sorted(by_point.items())
+        )
+        or "none yet"
+    )
 
 
 def _short(rows: Sequence[Row], seeds: int) -> str:
     """Which rows have fewer seeds, in words."""
     fewer = {row.system: len(row.records) for row in rows if 0 < len(row.records) < seeds}
-    by_count = {count: "; ".join(_escaped(name) for name in fewer if fewer[name] == count) for count in sorted(set(fewer.values()))}
+    by_count = {
+        count: "; ".join(_escaped(name) for name in fewer if fewer[name] == count)
+        for count in sorted(set(fewer.values()))
+    }
     return "".join(f"; only {count} seed{'s' * (count > 1)} of: {names}" for count, names in by_count.items())
+
+
+def _wrapped(line: str) -> str:
+    """A line of at most 120 characters, or several; a command is left whole."""
+    return line if "Command: " in line else textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _titled(metric: str) -> str:

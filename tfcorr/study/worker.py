@@ -35,7 +35,9 @@ class CpuClock(tf.keras.callbacks.Callback):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / CPU
-        self.before = read_intact(self.path, lambda path: float(json.loads(path.read_text()))) if self.path.exists() else 0.0
+        self.before = (
+            read_intact(self.path, lambda path: float(json.loads(path.read_text()))) if self.path.exists() else 0.0
+        )
 
     @property
     def seconds(self) -> float:
@@ -53,11 +55,14 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return (
+        f"{models[0] if models else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    )
 
 
 def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
-    """Trains, goes on with what was begun, and leaves what is to be recorded of it as result.json in the run's folder."""
+    """Trains, goes on with what was begun, and leaves what is to be recorded of it as result.json in the run's
+    folder."""
     folder = root / settings.name
     if folder.exists() and not can_go_on(folder, settings):
         remove_whole(folder)

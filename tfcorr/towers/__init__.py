@@ -19,7 +19,18 @@ from tfcorr.towers.npe import NPE
 from tfcorr.towers.sasrec import SASRec
 from tfcorr.towers.transrec import TransRec
 
-__all__ = ["RANKERS", "RETRIEVERS", "Domain", "Ranker", "Retriever", "Tower", "TowerSettings", "ranker_of", "retriever_of", "tower_of"]
+__all__ = [
+    "RANKERS",
+    "RETRIEVERS",
+    "Domain",
+    "Ranker",
+    "Retriever",
+    "Tower",
+    "TowerSettings",
+    "ranker_of",
+    "retriever_of",
+    "tower_of",
+]
 
 RETRIEVERS: dict[str, type[Retriever]] = {
     "bsarec": BSARec,
@@ -37,16 +48,21 @@ RANKERS: dict[str, type[Ranker]] = {"bst": BST, "deepfm": DeepFM, "dien": DIEN, 
 
 
 def retriever_of(settings: TowerSettings, domain: Domain) -> Retriever:
-    """A retriever by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
+    """A retriever by its settings, which sees the features that they name. Raises: InputError if there is no such
+    feature."""
     if settings.counts is not None:
-        raise InputError(f"counts of {settings.name}: a retriever's score is an inner product, which counts are not; give them to a ranker")
+        raise InputError(
+            f"counts of {settings.name}: a retriever's score is an inner product, which counts are not; give them "
+            "to a ranker"
+        )
     domain = domain.chosen(settings)
     tower = RETRIEVERS[settings.name](settings, domain)
     return ContextualRetriever(tower, settings, domain) if domain.has_context else tower
 
 
 def ranker_of(settings: TowerSettings, domain: Domain) -> Ranker:
-    """A ranker by its settings, which sees the features that they name. Raises: InputError if there is no such feature."""
+    """A ranker by its settings, which sees the features that they name. Raises: InputError if there is no such
+    feature."""
     domain = domain.chosen(settings)
     tower = RANKERS[settings.name](settings, domain)
     if domain.has_context:

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from tfcorr.towers.layers import Dropout, TowerSettings
 
-NORM = 1e-6  # added to a variance: where dropout leaves next to nothing of a vector, less would make its gradient explode
+NORM = (
+    1e-6  # added to a variance: where dropout leaves next to nothing of a vector, less would make its gradient explode
+)
 MASKED = -1e9  # added to a logit: as good as minus infinity, and a row masked whole stays finite
 
 

@@ -1,4 +1,5 @@
-"""BSARec (Shin et al., AAAI'24): self-attention beside a low-pass filter over the history, which keeps it from smoothing everything."""
+"""BSARec (Shin et al., AAAI'24): self-attention beside a low-pass filter over the history, which keeps it from
+smoothing everything."""
 
 from typing import Literal
 
@@ -21,17 +22,19 @@ class BSARecSettings(TransformerSettings):
     heads: int = Field(1, ge=1, description="of attention, which divide dim among them")
     feed_forward: int = Field(256, ge=1, description="inner width of a block's second part")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of values that training drops")
-    filtered: float = Field(0.7, ge=0, le=1, description="share of the filtered input in what a block's second part reads; α in its paper")
+    filtered: float = Field(
+        0.7, ge=0, le=1, description="share of the filtered input in what a block's second part reads; α in its paper"
+    )
     frequencies: int = Field(3, ge=1, description="of the low-pass filter: the constant and so many less one above it")
 
 
 class BSARec(Retriever):
     """score(c, k) = ⟨blocks(history)[latest], v_k⟩, v the item table that the history is embedded by.
 
-    A block mixes two readings of its input x, α · F(x) + (1 − α) · A(x): A is self-attention, F(x) = norm(x + low + β² · (x − low))
-    with the part `low` of x in the lowest frequencies of the history, and β learned by dimension. Both have dropout and a norm of
-    the sum with x; a feed-forward part follows, as in SASRec.
-    Unlike in the authors' code, which transforms padding too, the frequencies are those of the history's own length.
+    A block mixes two readings of its input x, α · F(x) + (1 − α) · A(x): A is self-attention, F(x) = norm(x + low + β²
+    · (x − low)) with the part `low` of x in the lowest frequencies of the history, and β learned by dimension. Both
+    have dropout and a norm of the sum with x; a feed-forward part follows, as in SASRec. Unlike in the authors' code,
+    which transforms padding too, the frequencies are those of the history's own length.
     """
 
     Settings = BSARecSettings
@@ -44,7 +47,9 @@ class BSARec(Retriever):
         self.dropout = Dropout(settings.dropout)
         self.kernels = low_pass_kernels(domain.history_length, settings.frequencies).astype(np.float32)
         self.filters = [FrequencyFilter(settings.dim, settings.dropout) for _ in range(settings.layers)]
-        self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
+        self.blocks = [
+            Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)
+        ]
         self.filtered = settings.filtered
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:
@@ -58,7 +63,9 @@ class BSARec(Retriever):
             columns = every if number < len(self.blocks) else latest  # [B, Q]
             reading = tf.gather(hidden, columns, batch_dims=1)  # [B, Q, D]
             apart = tf.abs(tf.gather(places, columns, batch_dims=1)[:, :, None] - places[:, None, :])  # [B, Q, M]
-            kernel = tf.gather_nd(self.kernels, tf.stack([tf.broadcast_to(length[:, None, None], tf.shape(apart)), apart], axis=-1))
+            kernel = tf.gather_nd(
+                self.kernels, tf.stack([tf.broadcast_to(length[:, None, None], tf.shape(apart)), apart], axis=-1)
+            )
             kernel = tf.where((history > 0)[:, None, :], kernel, 0)
             low = tf.matmul(tf.cast(kernel, hidden.dtype), hidden)
             mixed = self.filtered * frequencies(reading, low, training=training)
@@ -76,7 +83,9 @@ class FrequencyFilter(tf.keras.layers.Layer):
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
-        self.beta = self.add_weight(name="beta", shape=[dim], initializer=tf.keras.initializers.RandomNormal(stddev=1.0))
+        self.beta = self.add_weight(
+            name="beta", shape=[dim], initializer=tf.keras.initializers.RandomNormal(stddev=1.0)
+        )
         self.norm, self.dropout = tf.keras.layers.LayerNormalization(epsilon=NORM), Dropout(dropout)
 
     def call(self, inputs: tf.Tensor, low: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -86,7 +95,8 @@ class FrequencyFilter(tf.keras.layers.Layer):
 
 
 def low_pass_kernels(longest: int, frequencies: int) -> npt.NDArray[np.float64]:
-    """Of each length t up to the longest and each distance d, what place i + d of a sequence gives to place i: [longest + 1, longest].
+    """Of each length t up to the longest and each distance d, what place i + d of a sequence gives to place i: [longest
+    + 1, longest].
 
     Keeping the lowest frequencies of a real Fourier transform is the circular convolution with
     Σ_f w_f cos(2π f d / t) / t, where w_f is 1 for the constant and for t / 2, and 2 else.

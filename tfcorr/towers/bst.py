@@ -24,9 +24,9 @@ class BSTSettings(TransformerSettings):
 class BST(Ranker):
     """score(c, k) = mlp([blocks(v_k, history), v_k]) + b_k, where the candidate attends to the history in every block.
 
-    Unlike in its paper the history does not attend to the candidate but, causally, to itself, so that its blocks are computed
-    once for all candidates, and of the last block only the candidate's place is read. Places are counted from the latest.
-    `inner` adds ⟨blocks(v_k, history), v_k⟩ to the score.
+    Unlike in its paper the history does not attend to the candidate but, causally, to itself, so that its blocks are
+    computed once for all candidates, and of the last block only the candidate's place is read. Places are counted from
+    the latest. `inner` adds ⟨blocks(v_k, history), v_k⟩ to the score.
     """
 
     Settings = BSTSettings
@@ -38,7 +38,9 @@ class BST(Ranker):
         self.places = place_table(domain.history_length, settings.dim, "places")
         self.norm = tf.keras.layers.LayerNormalization(epsilon=NORM)
         self.dropout = Dropout(settings.dropout)
-        self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
+        self.blocks = [
+            Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)
+        ]
         self.inner = settings.inner
         self.mlp = MLP(settings.mlp, settings.activation, settings.dropout)
 

@@ -22,8 +22,8 @@ class CaserSettings(TowerSettings):
 class Caser(Retriever):
     """score(u, c, k) = ⟨[z, p_u], w_k⟩ + b_k, z a dense layer over what the filters find in the latest items' vectors.
 
-    A horizontal filter of height h covers h items in all dimensions, and its largest value counts; a vertical one weighs the
-    items alike in every dimension. An unknown user's p is zeros. The history has a table of its own.
+    A horizontal filter of height h covers h items in all dimensions, and its largest value counts; a vertical one
+    weighs the items alike in every dimension. An unknown user's p is zeros. The history has a table of its own.
     """
 
     Settings = CaserSettings

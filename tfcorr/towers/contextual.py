@@ -23,11 +23,14 @@ class ContextVector(tf.keras.layers.Layer):
 
     def call(self, context: Context) -> tf.Tensor:
         """context[name] [B, W] int32 or [B] float32 -> [B, D]."""
-        return tf.add_n([vector(context[feature.name]) for feature, vector in zip(self.features, self.vectors, strict=True)])
+        return tf.add_n(
+            [vector(context[feature.name]) for feature, vector in zip(self.features, self.vectors, strict=True)]
+        )
 
 
 class ContextualRetriever(Retriever):
-    """score(c, k) = the tower's own + ⟨x_c, z_k⟩, x the context's features and z a table of items, folded into the vectors."""
+    """score(c, k) = the tower's own + ⟨x_c, z_k⟩, x the context's features and z a table of items, folded into the
+    vectors."""
 
     def __init__(self, tower: Retriever, settings: TowerSettings, domain: Domain) -> None:
         super().__init__(name=f"contextual_{tower.name}")

@@ -1,4 +1,5 @@
-"""What lets any ranker know what no inner product can say: how often an item followed another, and whether the user had it before."""
+"""What lets any ranker know what no inner product can say: how often an item followed another, and whether the user had
+it before."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,11 +9,13 @@ from tfcorr.data.transitions import Transitions
 from tfcorr.settings import InputError
 from tfcorr.towers.layers import CountsSettings, Domain, Ranker, RankerAround, latest_items, places_from_the_latest
 
-GAIN = 10.0  # of the weights learned: as Adam's steps are of one size, they so come as far as their range asks for in one epoch
+# of the weights learned: as Adam's steps are of one size, they so come as far as their range asks for in one epoch
+GAIN = 10.0
 
 
 class PairCounts:
-    """Transitions as a graph reads them. One is shared by all towers; it is rebuilt from the data, so no checkpoint holds it."""
+    """Transitions as a graph reads them. One is shared by all towers; it is rebuilt from the data, so no checkpoint
+    holds it."""
 
     def __init__(self, transitions: Transitions) -> None:
         with tf.init_scope():
@@ -25,11 +28,14 @@ class PairCounts:
         """What is read when a cascade answers."""
         return [self.keys, self.users, self.totals]
 
-    def lookup(self, first: tf.Tensor, second: tf.Tensor, without: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """How many users went from each of the first items [B, J] to each of the second [B, K], and all that followed the first.
+    def lookup(
+        self, first: tf.Tensor, second: tf.Tensor, without: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """How many users went from each of the first items [B, J] to each of the second [B, K], and all that followed
+        the first.
 
-        `without` [B] int32 are users who are not counted: in training those whose examples they are, or a pair's count would
-        tell whether it is the target. Of item 0 there are no pairs.
+        `without` [B] int32 are users who are not counted: in training those whose examples they are, or a pair's count
+        would tell whether it is the target. Of item 0 there are no pairs.
         Returns: [B, K, J] and [B, J] float32.
         """
         first, second = tf.cast(first, tf.int64), tf.cast(second, tf.int64)
@@ -42,7 +48,9 @@ class PairCounts:
             owned, user = self.owned.read_value(), tf.cast(without, tf.int64)[:, None] * self.pairs  # [B, 1]
             _, is_own = _find(owned, user[:, None] + tf.cast(position, tf.int64))
             users -= tf.cast(is_own & is_pair, tf.int32)
-            begin, end = (_count_below(keys, (first + more) * (self.items + 1)) for more in (0, 1))  # of the first items' pairs
+            begin, end = (
+                _count_below(keys, (first + more) * (self.items + 1)) for more in (0, 1)
+            )  # of the first items' pairs
             totals -= tf.cast(_count_below(owned, user + end) - _count_below(owned, user + begin), tf.int32)
         return tf.cast(users, tf.float32), tf.cast(totals, tf.float32)
 
@@ -50,7 +58,9 @@ class PairCounts:
 def _find(ascending: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where each of the values [...] stands among ascending ones [P], int32, and whether it does."""
     position = tf.minimum(tf.searchsorted(ascending, tf.reshape(values, [-1])), tf.size(ascending) - 1)
-    return tf.reshape(position, tf.shape(values)), tf.reshape(tf.gather(ascending, position), tf.shape(values)) == values
+    return tf.reshape(position, tf.shape(values)), tf.reshape(
+        tf.gather(ascending, position), tf.shape(values)
+    ) == values
 
 
 def _count_below(ascending: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -61,22 +71,28 @@ def _count_below(ascending: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 class CountingRanker(RankerAround):
     """score(c, k) = the tower's own + counted(c, k), a weighted sum of what is counted.
 
-    For h_j, the j-th latest item of the history, x_j = log(1 + scale · users(h_j → k) / total(h_j)^power), with a weight each.
-    With `repeats`, for a candidate that stands in the history: a weight by how many items ago it did last, and a weight times the
-    logarithm of how often it does.
-    In training the example's own user is not counted, wherever in the training split the user has the pair: where one user goes
-    from h to k twice, the count less this event would still show it.
+    For h_j, the j-th latest item of the history, x_j = log(1 + scale · users(h_j → k) / total(h_j)^power), with a
+    weight each. With `repeats`, for a candidate that stands in the history: a weight by how many items ago it did last,
+    and a weight times the logarithm of how often it does. In training the example's own user is not counted, wherever
+    in the training split the user has the pair: where one user goes from h to k twice, the count less this event would
+    still show it.
     """
 
     def __init__(self, tower: Ranker, settings: CountsSettings, domain: Domain) -> None:
         super().__init__(tower, "counting")
         if settings.window not in domain.pairs:
-            raise InputError(f"counts: pairs in a window of {settings.window} are not counted; give them to the towers' Domain")
+            raise InputError(
+                f"counts: pairs in a window of {settings.window} are not counted; give them to the towers' Domain"
+            )
         self.settings, self.longest = settings, domain.history_length
         self._pairs = domain.pairs[settings.window]
         by_age = (1 / np.arange(1, settings.latest + 1) / GAIN).astype(np.float32)
-        self.of_pairs = self.add_weight(name="pairs", shape=by_age.shape, initializer=tf.keras.initializers.Constant(by_age))
-        self.of_age = self.add_weight(name="age", shape=[domain.history_length + 1], initializer="zeros", trainable=settings.repeats)
+        self.of_pairs = self.add_weight(
+            name="pairs", shape=by_age.shape, initializer=tf.keras.initializers.Constant(by_age)
+        )
+        self.of_age = self.add_weight(
+            name="age", shape=[domain.history_length + 1], initializer="zeros", trainable=settings.repeats
+        )
         self.of_times = self.add_weight(name="times", shape=[], initializer="zeros", trainable=settings.repeats)
 
     @property

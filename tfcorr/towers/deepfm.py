@@ -22,8 +22,8 @@ class DeepFMSettings(TowerSettings):
 class DeepFM(Ranker):
     """score(u, c, k) = b_k + Σ_{f<g} ⟨x_f, x_g⟩ + mlp([x_1, …]) over the fields user, candidate and history.
 
-    The history's vector is the mean of its items'. What is linear in user or history alone moves all candidates alike, and is
-    left out. An unknown user's vector, and that of a history without items, are zeros.
+    The history's vector is the mean of its items'. What is linear in user or history alone moves all candidates alike,
+    and is left out. An unknown user's vector, and that of a history without items, are zeros.
     """
 
     Settings = DeepFMSettings
@@ -41,7 +41,10 @@ class DeepFM(Ranker):
         known = tf.reduce_sum(tf.cast(context["history"] > 0, self.compute_dtype), axis=1, keepdims=True)
         seen = tf.reduce_sum(known_vectors(self.history, context["history"]), axis=1) / tf.maximum(known, 1)
         of_context = tf.stack([self.users(context["user"]), seen], axis=1)  # [B, 2, D]
-        fields = tf.concat([tf.repeat(of_context[:, None], tf.shape(candidates)[1], axis=1), self.items(candidates)[:, :, None]], axis=2)
+        fields = tf.concat(
+            [tf.repeat(of_context[:, None], tf.shape(candidates)[1], axis=1), self.items(candidates)[:, :, None]],
+            axis=2,
+        )
         # Σ_{f<g} ⟨x_f, x_g⟩ = (‖Σ x_f‖² − Σ ‖x_f‖²) / 2, in float32: [B, K, fields, D] -> [B, K]
         wide = tf.cast(fields, tf.float32)
         pairs = tf.reduce_sum(tf.reduce_sum(wide, axis=2) ** 2 - tf.reduce_sum(wide**2, axis=2), axis=-1) / 2

@@ -1,4 +1,5 @@
-"""DIEN (Zhou et al., AAAI'19): interests extracted by a recurrent network, and evolved by one that the candidate steers."""
+"""DIEN (Zhou et al., AAAI'19): interests extracted by a recurrent network, and evolved by one that the candidate
+steers."""
 
 from typing import Literal
 
@@ -25,8 +26,8 @@ class DIENSettings(TowerSettings):
 class DIEN(Ranker):
     """score(c, k) = mlp([h, v_k]) + b_k, h the last state of an AUGRU over interests i_1 … i_t.
 
-    The interests are the states of a GRU over the history's vectors; a_j = softmax_j(i_jᵀ W v_k) scales the AUGRU's update
-    gate at step j, so that padding, whose a is 0, leaves its state as it is.
+    The interests are the states of a GRU over the history's vectors; a_j = softmax_j(i_jᵀ W v_k) scales the AUGRU's
+    update gate at step j, so that padding, whose a is 0, leaves its state as it is.
     """
 
     Settings = DIENSettings

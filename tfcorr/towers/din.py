@@ -10,7 +10,8 @@ from tfcorr.towers.layers import Domain, Dropout, Ranker, TowerSettings, dot, in
 from tfcorr.towers.mlp import MLP, Activation, rows_of
 from tfcorr.towers.tables import item_bias, item_table, place_table
 
-PARTS = 16  # of a training batch whose attention is computed apart: 16 rows to 64 of them, with their gradients, stay in the cache
+# of a training batch whose attention is computed apart: 16 rows to 64 of them, with their gradients, stay in the cache
+PARTS = 16
 
 
 class DINSettings(TowerSettings):
@@ -18,7 +19,9 @@ class DINSettings(TowerSettings):
 
     name: Literal["din"] = "din"
     dropout: float = Field(0.5, ge=0, lt=1, description="share of values that training drops")
-    attention: tuple[PositiveInt, ...] = Field((64, 32), min_length=1, description="hidden widths of the attention network")
+    attention: tuple[PositiveInt, ...] = Field(
+        (64, 32), min_length=1, description="hidden widths of the attention network"
+    )
     mlp: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="hidden widths of the network on top")
     activation: Activation = Field("relu", description="of the network on top; dice is DIN's own")
     item_dropout: float = Field(0.3, ge=0, lt=1, description="of the item vectors, in the history and as candidates")
@@ -30,10 +33,11 @@ class DINSettings(TowerSettings):
 class DIN(Ranker):
     """score(c, k) = mlp([u, v_k]) + b_k with the interest u = Σ_j a(v_k, h_j) h_j, a(q, h) = network([q, h, q∘h, q−h]).
 
-    The network's first layer is linear in [q, h, q∘h, q−h], so it is computed in its split form: W_q q once a candidate,
-    W_h h once an item of the history, and only W_x (q∘h) once a pair. (W_q holds the weights of q and q−h together.)
-    Beyond the paper, where settings ask for it: `recency` adds to each h_j, for a alone, a vector of how long ago it was, and
-    `products` gives the mlp u∘v_k as a third input, which it would else have to learn, and `inner` adds ⟨u, v_k⟩ to the score.
+    The network's first layer is linear in [q, h, q∘h, q−h], so it is computed in its split form: W_q q once a
+    candidate, W_h h once an item of the history, and only W_x (q∘h) once a pair. (W_q holds the weights of q and q−h
+    together.) Beyond the paper, where settings ask for it: `recency` adds to each h_j, for a alone, a vector of how
+    long ago it was, and `products` gives the mlp u∘v_k as a third input, which it would else have to learn, and `inner`
+    adds ⟨u, v_k⟩ to the score.
     """
 
     Settings = DINSettings
@@ -73,8 +77,12 @@ class DIN(Ranker):
         """queries [B, K, D], keys [B, M, D] -> the history's weights before masking, [B, K, M]."""
         products = queries[:, :, None, :] * keys[:, None, :, :]  # [B, K, M, D]
         shape = tf.shape(products)
-        pairs = tf.reshape(self.of_pair(rows_of(products)), tf.concat([shape[:3], [self.of_pair.units]], 0))  # [B, K, M, H]
-        hidden = rows_of(tf.sigmoid(pairs + self.of_candidate(queries)[:, :, None, :] + self.of_history(keys)[:, None, :, :]))
+        pairs = tf.reshape(
+            self.of_pair(rows_of(products)), tf.concat([shape[:3], [self.of_pair.units]], 0)
+        )  # [B, K, M, H]
+        hidden = rows_of(
+            tf.sigmoid(pairs + self.of_candidate(queries)[:, :, None, :] + self.of_history(keys)[:, None, :, :])
+        )
         for dense in self.attention:
             hidden = dense(hidden)
         return tf.reshape(self.weight(hidden), shape[:3])

@@ -1,4 +1,5 @@
-"""FPMC (Rendle et al., WWW'10): a factorised Markov chain of the latest item, personalised by a factorisation of user and item."""
+"""FPMC (Rendle et al., WWW'10): a factorised Markov chain of the latest item, personalised by a factorisation of user
+and item."""
 
 from typing import Literal
 
@@ -27,7 +28,9 @@ class FPMC(Retriever):
     def __init__(self, settings: FPMCSettings, domain: Domain) -> None:
         super().__init__(name="fpmc")
         self.users = user_table(domain.users, settings.dim, "users")
-        self.items, self.latest, self.following = (item_table(domain, settings.dim, name) for name in ("items", "latest", "following"))
+        self.items, self.latest, self.following = (
+            item_table(domain, settings.dim, name) for name in ("items", "latest", "following")
+        )
         self.dropout = Dropout(settings.dropout)
 
     def encode_context(self, context: Context, training: bool = False) -> tf.Tensor:

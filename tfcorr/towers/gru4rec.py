@@ -1,4 +1,5 @@
-"""GRU4Rec (Hidasi et al., ICLR'16): a recurrent network over the history; its state after the latest item is the context."""
+"""GRU4Rec (Hidasi et al., ICLR'16): a recurrent network over the history; its state after the latest item is the
+context."""
 
 from typing import Literal
 

@@ -20,8 +20,8 @@ class HRMSettings(TowerSettings):
 class HRM(Retriever):
     """score(u, c, k) = ⟨max(u, max_j w_j), v_k⟩, j the latest items; both maxima are taken in each dimension.
 
-    Unlike in its paper w is a table of its own: a shared one ranks the history's own items first. An unknown user, or a history
-    without items, has no part in the maximum; where both are, the vector is zeros.
+    Unlike in its paper w is a table of its own: a shared one ranks the history's own items first. An unknown user, or a
+    history without items, has no part in the maximum; where both are, the vector is zeros.
     """
 
     Settings = HRMSettings

@@ -21,7 +21,9 @@ class CountsSettings(Settings):
     latest: int = Field(3, ge=1, description="of how many items of the history, the latest, the followers are counted")
     window: int = Field(3, ge=1, description="how many interactions apart a user's two items may be to count as a pair")
     scale: float = Field(20.0, gt=0, description="a pair's share s is told as log(1 + scale · s)")
-    power: float = Field(0.5, ge=0, le=1, description="s is the pair's users over all that follow its first item, to this power")
+    power: float = Field(
+        0.5, ge=0, le=1, description="s is the pair's users over all that follow its first item, to this power"
+    )
     repeats: bool = Field(True, description="also tell how often the candidate stands in the history, and how lately")
 
 
@@ -32,11 +34,14 @@ class TowerSettings(Settings):
     dim: int = Field(64, ge=1, description="width of the item embeddings")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of values that training drops")
     features: tuple[str, ...] | None = Field(None, description="which of data.features it sees; all by default")
-    counts: CountsSettings | None = Field(None, description="of a ranker: what it is told of pairs of items; {} is the defaults")
+    counts: CountsSettings | None = Field(
+        None, description="of a ranker: what it is told of pairs of items; {} is the defaults"
+    )
 
 
 class Domain(NamedTuple):
-    """What a tower is made for: so many items and users, each numbered from 1, histories of at most so many items, and features.
+    """What a tower is made for: so many items and users, each numbered from 1, histories of at most so many items, and
+    features.
 
     `pairs` are what is known of pairs of items, by the window in which they are counted.
     """
@@ -74,7 +79,9 @@ class Tower(tf.keras.Model):
         """context of B rows, candidates [B, K] int32 -> [B, K] float32."""
         raise NotImplementedError
 
-    term_names: tuple[str, ...] = ("score",)  # what the score is the sum of, where the final order may weigh these apart
+    term_names: tuple[str, ...] = (
+        "score",
+    )  # what the score is the sum of, where the final order may weigh these apart
 
     def terms(self, context: Context, candidates: tf.Tensor) -> dict[str, tf.Tensor]:
         """The score's terms [B, K] by name, the tower's main one first; by default the score itself."""
@@ -87,7 +94,8 @@ class Tower(tf.keras.Model):
 
     @property
     def item_tables(self) -> dict[str, tf.Variable]:
-        """What a candidate's vector is made of, and another tower's may start from: `id` [N + 1, D], and a table by feature."""
+        """What a candidate's vector is made of, and another tower's may start from: `id` [N + 1, D], and a table by
+        feature."""
         table: tf.keras.layers.Layer = self.items
         return table.tables if hasattr(table, "tables") else {"id": table.embeddings}
 
@@ -124,10 +132,15 @@ class Retriever(Tower):
         return tf.gather(tf.reshape(places, [-1, places.shape[-1]]), context["place"])
 
     def match(self, query: tf.Tensor, target: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Encoded contexts [B, D] against target [B] and others, [B, K] or shared by all rows [K] -> [B], [B, K] float32."""
-        query, vector, vectors = (tf.cast(each, tf.float32) for each in (query, self.item_vectors(target), self.item_vectors(others)))
+        """Encoded contexts [B, D] against target [B] and others, [B, K] or shared by all rows [K] -> [B], [B, K]
+        float32."""
+        query, vector, vectors = (
+            tf.cast(each, tf.float32) for each in (query, self.item_vectors(target), self.item_vectors(others))
+        )
         target_score = dot(query, vector)
-        return target_score, tf.matmul(query, vectors, transpose_b=True) if others.shape.rank == 1 else inner(query, vectors)
+        return target_score, tf.matmul(query, vectors, transpose_b=True) if others.shape.rank == 1 else inner(
+            query, vectors
+        )
 
     def score(self, context: Context, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """As the base class says: the inner products."""
@@ -169,8 +182,8 @@ def inner(queries: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
 class Dropout(tf.keras.layers.Layer):
     """Dropout whose random state is part of the checkpoint, so that a resumed run draws what it would have drawn.
 
-    Each call takes one seed from the generator, so that replicas with unequal shares of a batch stay in step. A value is
-    dropped by 16 random bits, half as many as a uniform number takes, so the rate is rounded to a multiple of 2⁻¹⁶.
+    Each call takes one seed from the generator, so that replicas with unequal shares of a batch stay in step. A value
+    is dropped by 16 random bits, half as many as a uniform number takes, so the rate is rounded to a multiple of 2⁻¹⁶.
     """
 
     def __init__(self, rate: float) -> None:
@@ -184,8 +197,12 @@ class Dropout(tf.keras.layers.Layer):
         if not training or self.dropped == 0:
             return inputs
         words, seed = (tf.size(inputs) + 1) // 2, self.generator.make_seeds()[:, 0]
-        bits = tf.bitcast(tf.random.stateless_uniform([words], seed, minval=None, maxval=None, dtype=tf.uint32), tf.uint16)
-        kept = tf.reshape(tf.reshape(bits, [-1])[: tf.size(inputs)], tf.shape(inputs)) >= tf.constant(self.dropped, tf.uint16)
+        bits = tf.bitcast(
+            tf.random.stateless_uniform([words], seed, minval=None, maxval=None, dtype=tf.uint32), tf.uint16
+        )
+        kept = tf.reshape(tf.reshape(bits, [-1])[: tf.size(inputs)], tf.shape(inputs)) >= tf.constant(
+            self.dropped, tf.uint16
+        )
         return tf.where(kept, inputs / (1 - self.dropped / 2**16), 0)
 
 
@@ -195,7 +212,8 @@ def dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def in_parts(function: Callable[..., tf.Tensor], parts: int, *tensors: tf.Tensor) -> tf.Tensor:
-    """function(*tensors) of tensors [B, ...], computed for so many parts of the rows apart; it must treat each row alone.
+    """function(*tensors) of tensors [B, ...], computed for so many parts of the rows apart; it must treat each row
+    alone.
 
     In a graph it is traced once for all parts, and so is its gradient.
     """

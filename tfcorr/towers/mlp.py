@@ -15,7 +15,9 @@ class MLP(tf.keras.layers.Layer):
 
     def __init__(self, widths: Sequence[int], activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.dense = [tf.keras.layers.Dense(width, activation=None if activation == "dice" else activation) for width in widths]
+        self.dense = [
+            tf.keras.layers.Dense(width, activation=None if activation == "dice" else activation) for width in widths
+        ]
         self.dice = [Dice() for _ in widths] if activation == "dice" else []
         self.dropouts = [Dropout(dropout) for _ in widths]
         self.head = tf.keras.layers.Dense(1)
@@ -32,7 +34,8 @@ class MLP(tf.keras.layers.Layer):
 
 
 class Dice(tf.keras.layers.Layer):
-    """Dice (Zhou et al., KDD'18): p·x + (1 − p)·α·x, where p is the sigmoid of x normalised over the batch, α is learned."""
+    """Dice (Zhou et al., KDD'18): p·x + (1 − p)·α·x, where p is the sigmoid of x normalised over the batch, α is
+    learned."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,8 @@ class NARMSettings(TowerSettings):
 
 
 class NARM(Retriever):
-    """score(c, k) = ⟨B [h_t, Σ_j α_j h_j], v_k⟩ with α_j = vᵀ σ(A₁ h_t + A₂ h_j), h the states of a GRU and t the latest.
+    """score(c, k) = ⟨B [h_t, Σ_j α_j h_j], v_k⟩ with α_j = vᵀ σ(A₁ h_t + A₂ h_j), h the states of a GRU and t the
+    latest.
 
     As in its paper α is no softmax, and v_k is the table that the history is embedded by.
     """

@@ -17,7 +17,10 @@ def own_files() -> list[str]:
         if tower.__module__.partition(".")[0] != "tfcorr":
             file = getattr(sys.modules.get(tower.__module__), "__file__", None)
             if file is None:
-                raise InputError(f"the tower {name!r} is defined in no file, from which another process could load it; move it to one")
+                raise InputError(
+                    f"the tower {name!r} is defined in no file, from which another process could load it; move it "
+                    "to one"
+                )
             files.append(os.path.abspath(file))
     return sorted(set(files))
 

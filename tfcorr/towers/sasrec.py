@@ -1,4 +1,5 @@
-"""SASRec (Kang and McAuley, ICDM'18): causal self-attention over the history; the latest place's output is the context."""
+"""SASRec (Kang and McAuley, ICDM'18): causal self-attention over the history; the latest place's output is the
+context."""
 
 from typing import Literal
 
@@ -7,7 +8,14 @@ from pydantic import Field
 
 from tfcorr.data.batches import Context
 from tfcorr.towers.attention import NORM, Block, TransformerSettings, visible
-from tfcorr.towers.layers import Domain, Dropout, Retriever, latest_column, places_from_the_latest, places_from_the_oldest
+from tfcorr.towers.layers import (
+    Domain,
+    Dropout,
+    Retriever,
+    latest_column,
+    places_from_the_latest,
+    places_from_the_oldest,
+)
 from tfcorr.towers.tables import item_table, place_table
 
 
@@ -15,7 +23,9 @@ class SASRecSettings(TransformerSettings):
     """Settings of SASRec."""
 
     name: Literal["sasrec"] = "sasrec"
-    residual: float = Field(0.0, ge=0, lt=1, description="share of a block's input in its output, beside the paper's own residuals")
+    residual: float = Field(
+        0.0, ge=0, lt=1, description="share of a block's input in its output, beside the paper's own residuals"
+    )
     positions: Literal["oldest", "latest"] = Field("oldest", description="which item of the history has position 0")
 
 
@@ -34,7 +44,9 @@ class SASRec(Retriever):
         self.places = place_table(domain.history_length, settings.dim, "places")
         self.norm = tf.keras.layers.LayerNormalization(epsilon=NORM)
         self.dropout = Dropout(settings.dropout)
-        self.blocks = [Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)]
+        self.blocks = [
+            Block(settings.dim, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)
+        ]
         self.residual = settings.residual
         self.mixed = [tf.keras.layers.LayerNormalization(epsilon=NORM) for _ in self.blocks if settings.residual]
         self.numbered = places_from_the_oldest if settings.positions == "oldest" else places_from_the_latest

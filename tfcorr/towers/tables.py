@@ -18,7 +18,8 @@ def item_table(domain: Domain, dim: int, name: str) -> tf.keras.layers.Layer:
 
 
 def place_table(rows: int, dim: int, name: str, of: str | None = None) -> tf.keras.layers.Embedding:
-    """An embedding of the numbers below `rows`; `of` says what they number, where another data set may number it otherwise."""
+    """An embedding of the numbers below `rows`; `of` says what they number, where another data set may number it
+    otherwise."""
     return _of(of, tf.keras.layers.Embedding(rows, dim, embeddings_initializer=NORMAL(stddev=0.02), name=name))
 
 
@@ -28,7 +29,8 @@ def _of(of: str | None, table: tf.keras.layers.Embedding) -> tf.keras.layers.Emb
 
 
 class ItemFeatures(tf.keras.layers.Layer):
-    """The sum of an item's own vector and of its features': so an item that training never saw has a vector of its kind."""
+    """The sum of an item's own vector and of its features': so an item that training never saw has a vector of its
+    kind."""
 
     def __init__(self, ids: tf.keras.layers.Embedding, features: Sequence[Feature], dim: int) -> None:
         super().__init__()
@@ -45,15 +47,20 @@ class ItemFeatures(tf.keras.layers.Layer):
     def _constant(self, feature: Feature) -> tf.Variable:
         initial = tf.keras.initializers.Constant(feature.values)
         dtype = feature.values.dtype.name
-        return self.add_weight(name=feature.name, shape=feature.values.shape, dtype=dtype, initializer=initial, trainable=False)
+        return self.add_weight(
+            name=feature.name, shape=feature.values.shape, dtype=dtype, initializer=initial, trainable=False
+        )
 
     def call(self, items: tf.Tensor) -> tf.Tensor:
         """[...] int32 -> [..., D]."""
-        return tf.add_n([self.ids(items), *(of(tf.gather(v, items)) for of, v in zip(self.of_features, self.values, strict=True))])
+        return tf.add_n(
+            [self.ids(items), *(of(tf.gather(v, items)) for of, v in zip(self.of_features, self.values, strict=True))]
+        )
 
 
 class FeatureVector(tf.keras.layers.Layer):
-    """A feature's vector: the mean of its categories' embeddings, or a number times a vector; zeros where it is not known."""
+    """A feature's vector: the mean of its categories' embeddings, or a number times a vector; zeros where it is not
+    known."""
 
     def __init__(self, feature: Feature, dim: int) -> None:
         super().__init__()

@@ -13,7 +13,8 @@ Rows = npt.NDArray[np.int64]
 
 
 def rows_between(old: Sequence[str], new: Sequence[str]) -> Rows:
-    """For padding and each of the new ids, numbered from 1, its number among the old ones, −1 if it is not among them."""
+    """For padding and each of the new ids, numbered from 1, its number among the old ones, −1 if it is not among
+    them."""
     numbers = {each: number for number, each in enumerate(old, start=1)}
     return np.array([0, *(numbers.get(each, -1) for each in new)])
 
@@ -21,8 +22,8 @@ def rows_between(old: Sequence[str], new: Sequence[str]) -> Rows:
 def take_over(old: Tower, new: Tower, rows: Mapping[str, Rows]) -> None:
     """Sets the new tower's variables to the old one's.
 
-    rows gives, by what the rows of a table are of ("item", "user", a feature's name), the old row of each new one; what has
-    none starts as the mean of the old rows.
+    rows gives, by what the rows of a table are of ("item", "user", a feature's name), the old row of each new one; what
+    has none starts as the mean of the old rows.
     """
     of = {id(table.embeddings): table.of for table in old.submodules if getattr(table, "of", None)}
     given = {id(values) for layer in old.submodules if isinstance(layer, ItemFeatures) for values in layer.values}

@@ -18,8 +18,8 @@ class TransRecSettings(TowerSettings):
 class TransRec(Retriever):
     """score(u, l, k) = b_k − ‖γ_l + t + t_u − γ_k‖², l the latest item, t the translation of all users.
 
-    With q = γ_l + t + t_u this is the product of [2q, −‖q‖², 1] and [γ_k, 1, b_k − ‖γ_k‖²]. An unknown user's t_u, and γ_l
-    where there is no latest item, are zeros. The vectors are not held to the unit ball, which the paper does.
+    With q = γ_l + t + t_u this is the product of [2q, −‖q‖², 1] and [γ_k, 1, b_k − ‖γ_k‖²]. An unknown user's t_u, and
+    γ_l where there is no latest item, are zeros. The vectors are not held to the unit ball, which the paper does.
     """
 
     Settings = TransRecSettings

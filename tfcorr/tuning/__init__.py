@@ -59,7 +59,11 @@ class Search:
     @property
     def ranked(self) -> list[Trial]:
         """The trials that did not fail, best first."""
-        return sorted([each for each in self.trials if each.objective is not None], key=lambda each: each.objective or 0.0, reverse=True)
+        return sorted(
+            [each for each in self.trials if each.objective is not None],
+            key=lambda each: each.objective or 0.0,
+            reverse=True,
+        )
 
 
 def search(
@@ -74,12 +78,14 @@ def search(
 ) -> Search | None:
     """Searches the space that a pipeline's `search` describes for the settings that maximise a metric of validation.
 
-    The first trial has the pipeline's own values, if they lie in the space. A trial's objective is that of the epoch whose weights
-    its run keeps. Poor trials are stopped early or, by Hyperband, given few epochs. The folder `root/<name>-search` holds every
-    trial's run, `trials.csv`, `search.png`, and `best.yaml` for `tfcorr train`. An interrupted search goes on where it was.
-    Where Keras Tuner's variables make this process the chief, workers run the trials; a worker returns None.
+    The first trial has the pipeline's own values, if they lie in the space. A trial's objective is that of the epoch
+    whose weights its run keeps. Poor trials are stopped early or, by Hyperband, given few epochs. The folder
+    `root/<name>-search` holds every trial's run, `trials.csv`, `search.png`, and `best.yaml` for `tfcorr train`. An
+    interrupted search goes on where it was. Where Keras Tuner's variables make this process the chief, workers run the
+    trials; a worker returns None.
 
-    Args: trials, how many there are to be in the end, those of earlier calls included; objective, a column of history.csv.
+    Args: trials, how many there are to be in the end, those of earlier calls included; objective, a column of
+    history.csv.
     Raises: InputError, also where every trial failed.
     """
     settings, console, this, root = load_settings(pipeline, overrides), console or Console(), role(), Path(root)
@@ -91,7 +97,9 @@ def search(
     for each in (settings, *check_draws(settings.search, load)):
         _check_training(each, algorithm)
     (first, missing), folder = own_values(settings, load), root / f"{settings.name}-search"
-    oracle = oracle_of(algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed)
+    oracle = oracle_of(
+        algorithm, space_of(settings.search), first, objective, trials, settings.training.epochs, settings.seed
+    )
     if algorithm == "hyperband":
         check_bracket(oracle, trials, combinations(settings.search))
     job = Job(str(pipeline), list(overrides), str(folder), "", objective, algorithm != "hyperband", own_files())
@@ -108,24 +116,37 @@ def search(
                 tuner = Tuner(oracle, job, settings.search, console)
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             first_line = str(error).splitlines()[0]
-            raise InputError(f"{folder}: its keras-tuner folder is damaged: {first_line}; begin anew with --overwrite") from None
+            raise InputError(
+                f"{folder}: its keras-tuner folder is damaged: {first_line}; begin anew with --overwrite"
+            ) from None
         if missing and not oracle.trials:
-            console.print(f"the pipeline's own {missing} is not in its search, so the first trial is another", soft_wrap=True)
+            console.print(
+                f"the pipeline's own {missing} is not in its search, so the first trial is another", soft_wrap=True
+            )
         if oracle.trials:
             console.print(f"{folder}: going on after {len(oracle.trials)} trials", soft_wrap=True)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="sklearn")  # of how the Gaussian process is fitted, which nobody here can mend
+            warnings.filterwarnings(
+                "ignore", module="sklearn"
+            )  # of how the Gaussian process is fitted, which nobody here can mend
             try:
                 tuner.search()
             except RuntimeError as error:
                 if this != "chief":
                     raise
-                raise InputError(f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: the chief cannot listen there: {error}") from None
+                raise InputError(
+                    f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: the chief cannot listen there: {error}"
+                ) from None
         if this == "worker":
             return None
-        found = Search(folder, objective, [_trial(each, settings, folder) for each in oracle.trials.values()], bool(first))
+        found = Search(
+            folder, objective, [_trial(each, settings, folder) for each in oracle.trials.values()], bool(first)
+        )
         if len(found.trials) < trials:
-            console.print(f"{folder}: the space has no other choices; the search ended after {len(found.trials)} trials", soft_wrap=True)
+            console.print(
+                f"{folder}: the space has no other choices; the search ended after {len(found.trials)} trials",
+                soft_wrap=True,
+            )
         _write(found, settings, load)
     if not found.ranked:
         raise InputError(f"{folder}: every trial failed; the first: {found.trials[0].message}")
@@ -135,7 +156,10 @@ def search(
 def _check(settings: RunSettings, pipeline: str | Path, trials: int, algorithm: Algorithm, objective: str) -> None:
     """Raises: InputError if there is nothing to search, or it cannot be searched so."""
     if not settings.search:
-        raise InputError(f"{pipeline}: says nothing of what to search; add, for instance, search: {{retriever.dim: {{choice: [32, 64]}}}}")
+        raise InputError(
+            f"{pipeline}: says nothing of what to search; add, for instance, search: "
+            f"{{retriever.dim: {{choice: [32, 64]}}}}"
+        )
     if not isinstance(trials, int) or trials < 1:
         raise InputError(f"trials: expected 1 or more, received {trials}")
     if algorithm not in get_args(Algorithm):
@@ -157,22 +181,34 @@ def _check_training(settings: RunSettings, algorithm: Algorithm) -> None:
     spread = settings.training.distribution
     if spread in ("multi-worker", "parameter-server"):
         raise InputError(
-            f"training.distribution: {spread} spreads one run over processes; a search is shared by Keras Tuner's workers instead"
+            f"training.distribution: {spread} spreads one run over processes; a search is shared by Keras Tuner's "
+            "workers instead"
         )
     if algorithm == "hyperband" and (settings.training.method == "two-stage" or settings.training.start == "retriever"):
-        raise InputError("algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take bayesian")
+        raise InputError(
+            "algorithm: hyperband trains some runs for more epochs, and these have stages one after another; take "
+            "bayesian"
+        )
 
 
 def _beginnings(settings: RunSettings, algorithm: Algorithm, objective: str) -> dict[str, Any]:
     """What must not change while a search goes on."""
     spaces = {name: space.model_dump(mode="json", exclude_defaults=True) for name, space in settings.search.items()}
-    return {"algorithm": algorithm, "objective": objective, "search": spaces, "settings": flat(settings.model_dump(mode="json"))}
+    return {
+        "algorithm": algorithm,
+        "objective": objective,
+        "search": spaces,
+        "settings": flat(settings.model_dump(mode="json")),
+    }
 
 
 def _claim(folder: Path, began: dict[str, Any], overwrite: bool) -> None:
     """Makes the folder a search's own, if it is not there. Raises: InputError if it is something else's."""
     if folder.exists() and not (folder / BEGAN).is_file():
-        raise InputError(f"{folder}: is no search (it has no search.yaml); choose another name for the pipeline, or remove it by hand")
+        raise InputError(
+            f"{folder}: is no search (it has no search.yaml); choose another name for the pipeline, or remove it by "
+            "hand"
+        )
     if folder.exists() and overwrite:
         remove_whole(folder)
     if folder.exists():
@@ -200,7 +236,8 @@ def _check_same(folder: Path, began: dict[str, Any]) -> None:
     differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differing:
         raise InputError(
-            f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; bring them back, or begin anew with --overwrite"
+            f"{folder}: the search began otherwise; these differ: {', '.join(differing)}; bring them back, or begin "
+            "anew with --overwrite"
         )
 
 

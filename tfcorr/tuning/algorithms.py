@@ -17,8 +17,8 @@ from tfcorr.settings import InputError
 class _Kept:
     """What is added to each oracle: what it saves appears whole, and the first trial may be given.
 
-    An oracle writes a new trial first and then its list of them. A trial that a killed search did not list was never begun: it is
-    drawn again.
+    An oracle writes a new trial first and then its list of them. A trial that a killed search did not list was never
+    begun: it is drawn again.
     """
 
     first: dict[str, Any]
@@ -38,7 +38,9 @@ class _Kept:
         super().reload()  # type: ignore[misc]
         self.trials = {number: self.trials[number] for number in self.start_order}
         # What has ended is not to be run again, though it was saved before it was taken from those under way.
-        self._retry_queue = [number for number in self._retry_queue if self.trials[number].status == TrialStatus.RUNNING]
+        self._retry_queue = [
+            number for number in self._retry_queue if self.trials[number].status == TrialStatus.RUNNING
+        ]
 
 
 def _save(what: Any, path: Path) -> None:
@@ -61,12 +63,18 @@ class _Hyperband(_Kept, HyperbandOracle):
 
 
 def oracle_of(
-    algorithm: Algorithm, space: kt.HyperParameters, first: dict[str, Any], objective: str, trials: int, epochs: int, seed: int
+    algorithm: Algorithm,
+    space: kt.HyperParameters,
+    first: dict[str, Any],
+    objective: str,
+    trials: int,
+    epochs: int,
+    seed: int,
 ) -> kt.Oracle:
     """What proposes the trials, the first with the values given, if any are.
 
-    Args: objective, the name of a metric to be maximised; trials, how many at most; epochs, how many a trial may come to by
-    Hyperband, which begins with few and goes on with the better third.
+    Args: objective, the name of a metric to be maximised; trials, how many at most; epochs, how many a trial may come
+    to by Hyperband, which begins with few and goes on with the better third.
     """
     common = {
         "objective": kt.Objective(objective, "max"),
@@ -88,13 +96,17 @@ def oracle_of(
 
 
 def check_bracket(oracle: Any, trials: int, choices: float) -> None:
-    """Raises: InputError if Hyperband's first bracket cannot be filled, so that no trial would ever be given more epochs.
+    """Raises: InputError if Hyperband's first bracket cannot be filled, so that no trial would ever be given more
+    epochs.
 
     Args: trials, how many there may be; choices, how many different ones the space has.
     """
     bracket = oracle._current_bracket
     sizes = [oracle._get_size(bracket, number) for number in range(bracket + 1)]
-    needed = f"algorithm: hyperband begins {sizes[0]} trials for {oracle.max_epochs} epochs and raises the better, {sum(sizes)} in all"
+    needed = (
+        f"algorithm: hyperband begins {sizes[0]} trials for {oracle.max_epochs} epochs and raises the better, "
+        f"{sum(sizes)} in all"
+    )
     if trials < sum(sizes):
         raise InputError(f"{needed}; received {trials} trials; raise them, or lower training.epochs")
     if choices < sizes[0]:

@@ -53,7 +53,8 @@ def _over_trials(axes: Axes, trials: Sequence["Trial"], objective: str) -> None:
 
 
 def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"]) -> None:
-    """One setting: a place for each choice, or an axis for a range; the title says how much it goes with the objective."""
+    """One setting: a place for each choice, or an axis for a range; the title says how much it goes with the
+    objective."""
     axes.set_xlabel(name)
     objectives = np.array([each.objective for each in trials], dtype=float)
     if space.range is None:
@@ -84,13 +85,18 @@ def _against(axes: Axes, name: str, space: SearchSpace, trials: Sequence["Trial"
 
 def _short(choice: str) -> str:
     value = json.loads(choice)
-    text = str(value.get("name", choice)) if isinstance(value, dict) else str(value) if isinstance(value, str) else choice
+    text = (
+        str(value.get("name", choice)) if isinstance(value, dict) else str(value) if isinstance(value, str) else choice
+    )
     return text if len(text) <= 14 else f"{text[:13]}…"
 
 
 def explained(groups: npt.NDArray[Any], values: npt.NDArray[np.float64]) -> float:
-    """The correlation ratio η²: the variance between the means of groups, over the variance of the values [n]; 0 where there is none."""
+    """The correlation ratio η²: the variance between the means of groups, over the variance of the values [n]; 0 where
+    there is none."""
     if not len(values) or not values.var():
         return 0.0
-    between = sum((groups == each).sum() * (values[groups == each].mean() - values.mean()) ** 2 for each in np.unique(groups))
+    between = sum(
+        (groups == each).sum() * (values[groups == each].mean() - values.mean()) ** 2 for each in np.unique(groups)
+    )
     return float(between / (len(values) * values.var()))

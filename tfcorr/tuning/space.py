@@ -34,7 +34,11 @@ def space_of(spaces: Spaces) -> kt.HyperParameters:
 
 def plain(values: Mapping[str, Any], spaces: Spaces) -> dict[str, Any]:
     """A trial's values as settings have them: what is searched alone, and choices read from their JSON."""
-    return {name: json.loads(values[name]) if spaces[name].range is None else values[name] for name in spaces if name in values}
+    return {
+        name: json.loads(values[name]) if spaces[name].range is None else values[name]
+        for name in spaces
+        if name in values
+    }
 
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
@@ -44,7 +48,8 @@ def as_overrides(values: Mapping[str, Any]) -> list[str]:
 
 
 def own_values(settings: RunSettings, load: Callable[[list[str]], RunSettings]) -> tuple[dict[str, Any], str | None]:
-    """The settings' own values, as Keras Tuner has them, or nothing and the first whose own value does not lie in the space.
+    """The settings' own values, as Keras Tuner has them, or nothing and the first whose own value does not lie in the
+    space.
 
     `load` gives the settings with further overrides.
     """

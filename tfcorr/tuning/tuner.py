@@ -25,7 +25,8 @@ ENVIRONMENT = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE
 
 
 def role() -> str:
-    """What Keras Tuner's variables make this process: alone, chief or worker. Raises: InputError if they are not all there."""
+    """What Keras Tuner's variables make this process: alone, chief or worker. Raises: InputError if they are not all
+    there."""
     given = [name for name in ENVIRONMENT if name in os.environ]
     if not given:
         return "alone"
@@ -35,12 +36,14 @@ def role() -> str:
 
 
 def name_of(number: str) -> str:
-    """The run's name of one of Keras Tuner's trials, whose number has as many digits as the search had trials when it began."""
+    """The run's name of one of Keras Tuner's trials, whose number has as many digits as the search had trials when it
+    began."""
     return f"trial-{int(number):02}"
 
 
 class Tuner(BaseTuner):
-    """Trains a trial, given by the values that were chosen, in a process of its own; a mistake or a crash in it is its failure alone."""
+    """Trains a trial, given by the values that were chosen, in a process of its own; a mistake or a crash in it is its
+    failure alone."""
 
     def __init__(self, oracle: kt.Oracle, job: Job, spaces: Spaces, console: Console) -> None:
         """job is what all trials have in common, but for their names."""
@@ -50,7 +53,9 @@ class Tuner(BaseTuner):
     def _get_tuner_fname(self) -> str:
         if self._is_worker():
             return super()._get_tuner_fname()
-        return str(Path(self.project_dir) / "tuner.json")  # by the same name for a chief as alone, or it would begin anew
+        return str(
+            Path(self.project_dir) / "tuner.json"
+        )  # by the same name for a chief as alone, or it would begin anew
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         """The objective of one of Keras Tuner's trials."""
@@ -84,7 +89,9 @@ class Tuner(BaseTuner):
         training = settings.training.model_copy(update={"epochs": epochs})
 
         def copy(partial: Path) -> None:
-            shutil.copytree(earlier, partial, ignore=shutil.ignore_patterns("ranks.parquet", "report", "serving"))  # of other weights
+            shutil.copytree(
+                earlier, partial, ignore=shutil.ignore_patterns("ranks.parquet", "report", "serving")
+            )  # of other weights
             save_settings(settings.model_copy(update={"name": name, "training": training}), partial / "settings.yaml")
 
         write_whole(folder, copy)

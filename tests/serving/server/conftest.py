@@ -41,7 +41,18 @@ class Server:
 
 
 def start_server(run: Path, *options: object) -> Server:
-    command = [sys.executable, "-c", "from tfcorr.cli import main; main()", "serve", run, "--port", "0", "--rest-port", "0", *options]
+    command = [
+        sys.executable,
+        "-c",
+        "from tfcorr.cli import main; main()",
+        "serve",
+        run,
+        "--port",
+        "0",
+        "--rest-port",
+        "0",
+        *options,
+    ]
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     server = Server(process, "", "")
     found = re.search(r"gRPC at (\S+), REST at (\S+?)(,|$)", server.lines_until("gRPC at ")[-1].strip())

@@ -22,7 +22,10 @@ from tfcorr.settings import InputError
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
 def test_an_address_beyond_this_machine_needs_protection_or_a_word(host):
-    with pytest.raises(InputError, match=r"is beyond this machine: give --tls-certificate and --tls-key, or an API key, or say --insecure"):
+    with pytest.raises(
+        InputError,
+        match=r"is beyond this machine: give --tls-certificate and --tls-key, or an API key, or say --insecure",
+    ):
         ServerSettings.parse({"host": host})
     tls = {"tls_certificate": Path("c"), "tls_key": Path("k")}
     for protection in (tls, {"api_key": "secret"}, {"insecure": True}):
@@ -60,11 +63,16 @@ def test_tls_and_the_key_are_asked_of_everyone(trained, tmp_path):
         with pytest.raises(requests.exceptions.SSLError):
             requests.post(url, json=body, timeout=30)
         assert requests.post(url, json=body, timeout=30, verify=ca).status_code == 401
-        assert requests.post(url, json=body, timeout=30, verify=ca, headers={"x-api-key": "sésame".encode()}).status_code == 401
+        assert (
+            requests.post(url, json=body, timeout=30, verify=ca, headers={"x-api-key": "sésame".encode()}).status_code
+            == 401
+        )
         good = requests.post(url, json=body, timeout=30, verify=ca, headers={"x-api-key": "open sesame"})
         assert good.status_code == 200
         assert requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=30, verify=ca).status_code == 401
-        stub = PredictionServiceStub(grpc.secure_channel(server.grpc_address, grpc.ssl_channel_credentials(ca.read_bytes())))
+        stub = PredictionServiceStub(
+            grpc.secure_channel(server.grpc_address, grpc.ssl_channel_credentials(ca.read_bytes()))
+        )
         for metadata in (None, [("x-api-key", "wrong")]):
             with pytest.raises(grpc.RpcError) as error:
                 stub.Predict(message(), 30, metadata=metadata)
@@ -123,6 +131,8 @@ def test_an_encrypted_key_and_a_port_in_use_are_said_and_nothing_stays_loaded(tr
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(trained, arguments, sentence, refused):
-    said = refused(*(trained.folder if each == "RUN" else each for each in arguments), "--port", "0", "--rest-port", "0")
+    said = refused(
+        *(trained.folder if each == "RUN" else each for each in arguments), "--port", "0", "--rest-port", "0"
+    )
     assert sentence in said
     assert len(said.strip().splitlines()) == 1

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-SETTINGS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 GOOD = {"instances": [{"history": ["film-1", "film-2"], "k": 5, "exclude": [""]}]}
 REFUSED = {400, 404, 405, 413, 414}
 CODES = {
@@ -31,10 +33,18 @@ scalars = (
     | st.text(max_size=10)
     | st.builds(lambda text: {"b64": text}, st.text(max_size=5))
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=3), max_leaves=12)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=3), max_leaves=12
+)
 inputs = st.dictionaries(names, values, max_size=4)
 bodies = st.fixed_dictionaries(
-    {}, optional={"instances": values | st.lists(inputs, max_size=3), "inputs": values | inputs, "signature_name": values, "more": values}
+    {},
+    optional={
+        "instances": values | st.lists(inputs, max_size=3),
+        "inputs": values | inputs,
+        "signature_name": values,
+        "more": values,
+    },
 )
 
 

@@ -73,7 +73,9 @@ def test_a_binary_that_is_killed_is_no_success(trained, tmp_path):
     command = [*COMMAND, trained.folder, "--insecure"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, "ended with code -9" in ended.stderr) == (1, True)
-    ended = subprocess.run([*command, "--port", "0"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [*command, "--port", "0"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (ended.returncode, "give ports other than 0" in ended.stderr) == (1, True)
 
 

@@ -77,9 +77,15 @@ def trained_by_popularity(run):
 def test_bars_are_as_long_as_scores_are_high(page):
     choose(page, "film-12")
     for stage in ("ranker", "retriever"):
-        widths = page.eval_on_selector_all(f"#ranked .{stage} i", "bars => bars.map(bar => parseFloat(bar.style.width))")
-        scores = page.eval_on_selector_all(f"#ranked .{stage} span", "all => all.map(each => Number(each.textContent.split(' ')[1]))")
-        assert sorted(widths, reverse=True) == [width for _, width in sorted(zip(scores, widths, strict=True), reverse=True)]
+        widths = page.eval_on_selector_all(
+            f"#ranked .{stage} i", "bars => bars.map(bar => parseFloat(bar.style.width))"
+        )
+        scores = page.eval_on_selector_all(
+            f"#ranked .{stage} span", "all => all.map(each => Number(each.textContent.split(' ')[1]))"
+        )
+        assert sorted(widths, reverse=True) == [
+            width for _, width in sorted(zip(scores, widths, strict=True), reverse=True)
+        ]
         assert all(0 <= width <= 100 for width in widths)
     assert page.eval_on_selector("#ranked .ranker i", "bar => bar.style.width") == "100%"
 

@@ -69,23 +69,34 @@ def test_every_test_user_has_one_list_over_grpc_in_process_and_in_evaluation(ser
     places = dataset.histories.targets("test")
     starts = dataset.histories.starts(places)
     ids = dataset.catalogue.ids
-    histories = [[ids[item - 1] for item in dataset.histories.items[start:place]] for start, place in zip(starts, places, strict=True)]
+    histories = [
+        [ids[item - 1] for item in dataset.histories.items[start:place]]
+        for start, place in zip(starts, places, strict=True)
+    ]
     remote = RemoteRecommender(server.grpc_address, index, rows=8)  # what this server takes at once
     found = remote.recommend(histories, 25)
     expected = Recommender(trained.folder, index).recommend(histories, 25)
     assert found.select("row", "rank", "item").equals(expected.select("row", "rank", "item"))
-    for score in ("ranker_score", "retriever_score"):  # of other numbers of rows at once, so that the last digits differ
+    for score in (
+        "ranker_score",
+        "retriever_score",
+    ):  # of other numbers of rows at once, so that the last digits differ
         np.testing.assert_allclose(found[score], expected[score], rtol=1e-4, atol=1e-6)
     lists = found.group_by("row", maintain_order=True).agg("item")["item"]
     ranks = pl.read_parquet(trained.folder / "ranks.parquet")
     compared = 0
-    for history, items, (target, rank) in zip(histories, lists.to_list(), ranks.select("target", "cascade").iter_rows(), strict=True):
+    for history, items, (target, rank) in zip(
+        histories, lists.to_list(), ranks.select("target", "cascade").iter_rows(), strict=True
+    ):
         if target not in history:  # which evaluation keeps as a candidate, and the endpoint excludes as seen
             assert (items.index(target) + 1 if target in items else None) == rank
             compared += 1
     assert compared > 30
     bodies = [{"instances": [{"history": history, "k": 25, "exclude": []}]} for history in histories[:10]]
-    over_rest = [server.predict(body, {"exact": "cascade", "scann": "cascade_scann"}[index]).json()["predictions"][0] for body in bodies]
+    over_rest = [
+        server.predict(body, {"exact": "cascade", "scann": "cascade_scann"}[index]).json()["predictions"][0]
+        for body in bodies
+    ]
     assert [row["item"] for row in over_rest] == lists.to_list()[:10]
 
 
@@ -102,12 +113,16 @@ def test_the_retriever_has_two_signatures(server, trained):
     query = tf.make_ndarray(prediction.Predict(message("retriever", history=[ROW["history"]]), 30).outputs["vector"])
     best = Recommender(trained.folder).recommend([ROW["history"]], 25)
     first, other = best["item"][:2]
-    vectors = tf.make_ndarray(prediction.Predict(message("retriever", "items", item=[first, other]), 30).outputs["vector"])
+    vectors = tf.make_ndarray(
+        prediction.Predict(message("retriever", "items", item=[first, other]), 30).outputs["vector"]
+    )
     for score, vector in zip(best["retriever_score"], vectors, strict=False):
         assert query[0] @ vector == pytest.approx(score, rel=1e-3, abs=1e-5)
     body = {"signature_name": "items", "instances": [first, {"b64": base64.b64encode(other.encode()).decode()}]}
     np.testing.assert_allclose(server.predict(body, "retriever").json()["predictions"], vectors, rtol=1e-6)
-    assert server.predict({"signature_name": "items", "inputs": [first]}, "retriever").json()["outputs"] == [vectors[0].tolist()]
+    assert server.predict({"signature_name": "items", "inputs": [first]}, "retriever").json()["outputs"] == [
+        vectors[0].tolist()
+    ]
 
 
 def test_the_ranker_scores_the_candidates_that_it_is_given(server):
@@ -144,7 +159,11 @@ def test_metadata_are_the_signatures(server, trained):
     assert set(signature.inputs) == {"history", "k", "exclude"}
     over_rest = server.get("/v1/models/cascade/metadata").json()
     inputs = over_rest["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
-    assert {name: info["dtype"] for name, info in inputs.items()} == {"history": "DT_STRING", "k": "DT_INT32", "exclude": "DT_STRING"}
+    assert {name: info["dtype"] for name, info in inputs.items()} == {
+        "history": "DT_STRING",
+        "k": "DT_INT32",
+        "exclude": "DT_STRING",
+    }
     request.metadata_field[:] = ["weights"]
     assert refused(prediction.GetModelMetadata, request)[0] == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -154,20 +173,30 @@ def test_status_tells_the_state_of_each_version(server):
     request = GetModelStatusRequest()
     request.model_spec.name = "cascade_scann"
     found = models.GetModelStatus(request, 30).model_version_status
-    assert [(each.version, each.state, each.status.error_code) for each in found] == [(1, ModelVersionStatus.AVAILABLE, 0)]
+    assert [(each.version, each.state, each.status.error_code) for each in found] == [
+        (1, ModelVersionStatus.AVAILABLE, 0)
+    ]
     expected = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for path in ("", "/versions/1", "/labels/stable"):
         assert server.get(f"/v1/models/cascade_scann{path}").json() == {"model_version_status": [expected]}
 
 
-INVALID, NOT_FOUND, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
+INVALID, NOT_FOUND, PRECONDITION = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
 
 
 @pytest.mark.parametrize(
     ("request_", "code", "sentence"),
     [
         (message("", **asked()), INVALID, "names no model"),
-        (message("nope", **asked()), NOT_FOUND, "there is no model 'nope'; there are: cascade, cascade_scann, retriever, ranker"),
+        (
+            message("nope", **asked()),
+            NOT_FOUND,
+            "there is no model 'nope'; there are: cascade, cascade_scann, retriever, ranker",
+        ),
         (message(version=9, **asked()), NOT_FOUND, "version 9 of cascade is not available; there are: 1"),
         (message(label="nope", **asked()), INVALID, "has no version label 'nope'; there are: stable"),
         (message(signature="nope", **asked()), PRECONDITION, "has no signature 'nope'; there are: serving_default"),
@@ -176,13 +205,25 @@ INVALID, NOT_FOUND, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.Status
         (message(history=[["film-1"]]), INVALID, "which are exclude, history, k; missing: exclude, k"),
         (message(more=[1], **asked()), INVALID, "not known: more"),
         (message(**(asked() | {"k": np.array([5], np.int64)})), INVALID, "k: expected int32 [?], received int64"),
-        (message(**(asked() | {"history": ["film-1"]})), INVALID, "history: expected string [?, ?], received the shape [1]"),
-        (message(**(asked() | {"k": np.array([1, 2], np.int32)})), INVALID, "unequal numbers of rows: exclude 1, history 1, k 2"),
+        (
+            message(**(asked() | {"history": ["film-1"]})),
+            INVALID,
+            "history: expected string [?, ?], received the shape [1]",
+        ),
+        (
+            message(**(asked() | {"k": np.array([1, 2], np.int32)})),
+            INVALID,
+            "unequal numbers of rows: exclude 1, history 1, k 2",
+        ),
         (message(**asked(k=31)), INVALID, "k: expected 0 to 30, received 31"),
         (message(**asked(k=-1)), INVALID, "k: expected 0 to 30, received -1"),
         (message(**asked(history=["film-1"] * 51)), INVALID, "history: at most 8 rows of 50 values are taken"),
         (message(history=[["a"]] * 9, k=np.full(9, 1, np.int32), exclude=[[""]] * 9), INVALID, "at most 8 rows"),
-        (message(history=np.zeros([0, 1], object), k=np.zeros(0, np.int32), exclude=np.zeros([0, 1], object)), INVALID, "has 0"),
+        (
+            message(history=np.zeros([0, 1], object), k=np.zeros(0, np.int32), exclude=np.zeros([0, 1], object)),
+            INVALID,
+            "has 0",
+        ),
     ],
 )
 def test_a_wrong_call_has_the_code_of_the_original(server, request_, code, sentence):
@@ -214,13 +255,28 @@ def test_what_is_not_there_is_not_found_or_not_implemented(server):
         ("cascade", {"signature_name": 3, "instances": [ROW]}, 400, '"signature_name" must be a string'),
         ("cascade", {"instances": [ROW], "inputs": {}}, 400, 'either "instances"'),
         ("cascade", {"instances": []}, 400, "one row at least"),
-        ("cascade", {"instances": [ROW, {"history": []}]}, 400, "instance 1 does not have the same inputs as the first"),
+        (
+            "cascade",
+            {"instances": [ROW, {"history": []}]},
+            400,
+            "instance 1 does not have the same inputs as the first",
+        ),
         ("cascade", {"instances": ["film-1"]}, 400, "there are several inputs, so each must be named"),
         ("cascade", {"instances": [ROW | {"k": 1.5}]}, 400, "k: expected values of type int32, received 1.5"),
         ("cascade", {"instances": [ROW | {"k": 2**31}]}, 400, "k: expected values of type int32"),
         ("cascade", {"instances": [ROW | {"k": True}]}, 400, "k: expected values of type int32, received true"),
-        ("cascade", {"instances": [ROW | {"history": "film-1"}]}, 400, "history: expected string [?, ?], received a list of 1 levels"),
-        ("cascade", {"instances": [ROW | {"history": [1]}]}, 400, "history: expected values of type string, received 1"),
+        (
+            "cascade",
+            {"instances": [ROW | {"history": "film-1"}]},
+            400,
+            "history: expected string [?, ?], received a list of 1 levels",
+        ),
+        (
+            "cascade",
+            {"instances": [ROW | {"history": [1]}]},
+            400,
+            "history: expected values of type string, received 1",
+        ),
         ("cascade", {"instances": [ROW | {"history": [{"b64": "!"}]}]}, 400, "is no base64"),
         (
             "cascade",
@@ -275,7 +331,12 @@ def test_idle_connections_take_nothing_from_others(server):
 
 
 def test_other_paths_and_methods_are_refused(server):
-    for path, status in (("/nothing", 404), ("/v1/models/cascade:predict", 400), ("/v1/models/cascade:regress", 400), ("/v1/x", 400)):
+    for path, status in (
+        ("/nothing", 404),
+        ("/v1/models/cascade:predict", 400),
+        ("/v1/models/cascade:regress", 400),
+        ("/v1/x", 400),
+    ):
         answer = server.get(path)
         assert answer.status_code == status
         assert answer.json()["error"]

@@ -36,7 +36,8 @@ def serving(run, *options):
 
 @pytest.fixture(scope="module")
 def changing(trained, tmp_path_factory):
-    """A server whose run's versions may be changed, with their folder; the tests go on from what others left, and the last stops it."""
+    """A server whose run's versions may be changed, with their folder; the tests go on from what others left, and the
+    last stops it."""
     run = tmp_path_factory.mktemp("changing") / "run"
     shutil.copytree(trained.folder, run)
     with serving(run) as server:
@@ -67,7 +68,9 @@ def states(server):
 def wait_for(server, expected):
     """Until these are the versions' states, and every other version has ended."""
     deadline = time.monotonic() + 30
-    while {version: state for version, state in states(server).items() if version in expected or state != "END"} != expected:
+    while {
+        version: state for version, state in states(server).items() if version in expected or state != "END"
+    } != expected:
         assert time.monotonic() < deadline, states(server)
         time.sleep(0.1)
 
@@ -78,7 +81,9 @@ class Clients:
     def __init__(self, server, expected):
         """expected are the lists that histories are answered by, each asked by threads of its own."""
         self.server, self.expected, self.answered, self.failed, self._stop = server, expected, [], [], threading.Event()
-        ways = itertools.cycle([self._over_grpc, partial(self._over_rest, "/labels/stable"), partial(self._over_rest, "")])
+        ways = itertools.cycle(
+            [self._over_grpc, partial(self._over_rest, "/labels/stable"), partial(self._over_rest, "")]
+        )
         self.threads = [threading.Thread(target=self._ask, args=each) for each in zip(ways, expected, strict=False)]
         self.stub, _ = server.stubs()
 
@@ -107,7 +112,9 @@ class Clients:
 
     def _over_rest(self, path, history):
         row = {"history": history, "k": 5, "exclude": [""]}
-        answer = requests.post(f"{self.server.url}/v1/models/cascade{path}:predict", json={"instances": [row]}, timeout=30)
+        answer = requests.post(
+            f"{self.server.url}/v1/models/cascade{path}:predict", json={"instances": [row]}, timeout=30
+        )
         answer.raise_for_status()
         return 0, answer.json()["predictions"][0]["item"]
 
@@ -155,7 +162,9 @@ def test_a_broken_version_or_configuration_takes_nothing_down(changing):
     assert f"version {second}: cannot be loaded" in server.lines_until(f"version {second}: ")[-1]
     found = server.get("/v1/models/cascade").json()["model_version_status"]
     assert [
-        (int(each["version"]), each["state"], each["status"]["error_code"]) for each in found if int(each["version"]) in (first, second)
+        (int(each["version"]), each["state"], each["status"]["error_code"])
+        for each in found
+        if int(each["version"]) in (first, second)
     ] == [
         (second, "END", "UNKNOWN"),
         (first, "AVAILABLE", "OK"),

@@ -72,8 +72,22 @@ def charts(runs: Sequence[Measured], differences: Sequence[Sequence[Difference]]
         _against_k(runs),
         _against_retrieved(runs),
         _moves(runs),
-        _by(runs, k, "history-length", "Quality by history length", "interactions before the target", lambda run: run.lengths),
-        _by(runs, k, "popularity", "Quality by item popularity", "training interactions with the target", lambda run: run.popularity),
+        _by(
+            runs,
+            k,
+            "history-length",
+            "Quality by history length",
+            "interactions before the target",
+            lambda run: run.lengths,
+        ),
+        _by(
+            runs,
+            k,
+            "popularity",
+            "Quality by item popularity",
+            "training interactions with the target",
+            lambda run: run.popularity,
+        ),
         _catalogue(runs, k),
         _negatives(runs),
     ]
@@ -115,11 +129,14 @@ def _quality(runs: Sequence[Measured], k: int) -> Chart:
     figure = draw_dots(panels, from_zero=True)
     hint = "see the paired differences" if len(runs) > 1 else "compare runs user by user, with tfcorr compare"
     caption = (
-        f"Means over {len(runs[0].targets):,} test users and 95% intervals by Student's t. Runs whose intervals overlap may still "
+        f"Means over {len(runs[0].targets):,} test users and 95% intervals by Student's t. Runs whose intervals "
+        "overlap may still "
         f"differ: {hint}."
     )
     table = metrics_table(runs, k)
-    return Chart("quality", "Quality on the test split", caption, words_of_rows("Means with intervals", table), figure, table)
+    return Chart(
+        "quality", "Quality on the test split", caption, words_of_rows("Means with intervals", table), figure, table
+    )
 
 
 def _differences(runs: Sequence[Measured], differences: Sequence[Sequence[Difference]]) -> Chart:
@@ -135,7 +152,9 @@ def _differences(runs: Sequence[Measured], differences: Sequence[Sequence[Differ
         "Where the interval holds 0, chance alone could have made the difference."
     )
     title = f"Differences to {runs[0].label}"
-    return Chart("differences", title, caption, words_of_rows("Differences", table), draw_dots(panels, from_zero=False), table)
+    return Chart(
+        "differences", title, caption, words_of_rows("Differences", table), draw_dots(panels, from_zero=False), table
+    )
 
 
 def _learning(runs: Sequence[Measured]) -> Chart | None:
@@ -144,8 +163,10 @@ def _learning(runs: Sequence[Measured]) -> Chart | None:
         *_over_epochs(runs, "loss", "loss (nats)", "Training loss"),
     ]
     caption = (
-        "Means over an epoch's training targets. The log-loss estimates −log of the target's softmax among all items, and is the curve "
-        "that falls (a ranker whose negatives are uncorrected has none); a retriever that draws its own negatives has a training loss "
+        "Means over an epoch's training targets. The log-loss estimates −log of the target's softmax among all "
+        "items, and is the curve "
+        "that falls (a ranker whose negatives are uncorrected has none); a retriever that draws its own negatives "
+        "has a training loss "
         "near log(1 + samples) at all times, of which only the gradient informs."
     )
     return _lines("loss", "Losses over epochs", caption + about_breaks(runs), panels)
@@ -158,8 +179,13 @@ def _validation(runs: Sequence[Measured]) -> Chart | None:
     for name in names:
         kind, _, k = name.partition("@")
         title = f"{metric_name(name)}" if k in ks else f"Recall@{k}, the ceiling"
-        panels += _over_epochs(runs, name, f"{metric_name(name)} ({'share of users' if kind == 'recall' else '0 to 1'})", title)
-    caption = "Measured after each epoch on validation, which chose the epoch that is kept. What a stage misses no later one can find."
+        panels += _over_epochs(
+            runs, name, f"{metric_name(name)} ({'share of users' if kind == 'recall' else '0 to 1'})", title
+        )
+    caption = (
+        "Measured after each epoch on validation, which chose the epoch that is kept. What a stage misses no later "
+        "one can find."
+    )
     return _lines("validation", "Metrics over epochs, on validation", caption + about_breaks(runs), panels)
 
 
@@ -183,8 +209,18 @@ def _against_retrieved(runs: Sequence[Measured]) -> Chart | None:
     def points(run: Measured, stage: str) -> Points | None:
         return _metric_at(recall, cut_offs(run.handed_on[stage]))(run, stage) if stage in run.handed_on else None
 
-    panels = _by_stage(runs, points, "Recall of what is handed on", "n, items retrieved or handed on", "Recall@n (share of users)", "log")
-    caption = "The share of test users whose target is among a stage's first n items, up to those it hands on: no later stage finds more."
+    panels = _by_stage(
+        runs,
+        points,
+        "Recall of what is handed on",
+        "n, items retrieved or handed on",
+        "Recall@n (share of users)",
+        "log",
+    )
+    caption = (
+        "The share of test users whose target is among a stage's first n items, up to those it hands on: no later "
+        "stage finds more."
+    )
     return _lines("against-retrieved", "Recall against the number retrieved", caption + about_bands(runs), panels)
 
 
@@ -201,12 +237,28 @@ def _moves(runs: Sequence[Measured]) -> Chart:
         names = f"rank by the {spoken(before_stage)}", "rank in the cascade"
         panels.append(Moves(run.label, *names, tops, counts))
         of_all = max(len(before), 1)
-        shares = [f"{100 * np.count_nonzero(each) / of_all:.1f}%" for each in (after < before, after == before, after > before)]
+        shares = [
+            f"{100 * np.count_nonzero(each) / of_all:.1f}%"
+            for each in (after < before, after == before, after > before)
+        ]
         medians = [f"{np.median(each):g}" if len(each) else "" for each in (before, after)]
-        rows.append([run.label, spoken(before_stage), f"{len(before):,}", f"{np.count_nonzero(~found):,}", *shares, *medians])
-    head = ["run", "before", "targets handed on", "missed", "moved up", "same", "moved down", "median before", "median after"]
+        rows.append(
+            [run.label, spoken(before_stage), f"{len(before):,}", f"{np.count_nonzero(~found):,}", *shares, *medians]
+        )
+    head = [
+        "run",
+        "before",
+        "targets handed on",
+        "missed",
+        "moved up",
+        "same",
+        "moved down",
+        "median before",
+        "median after",
+    ]
     caption = (
-        "Test users by where their target stood before the ranker, and where the final order puts it. Below the framed diagonal it was "
+        "Test users by where their target stood before the ranker, and where the final order puts it. Below the "
+        "framed diagonal it was "
         "moved up, above it down. Cells hold how many users; the darker, the more."
     )
     table = Table(head, rows)
@@ -214,7 +266,9 @@ def _moves(runs: Sequence[Measured]) -> Chart:
     return Chart("ranks", title, caption, words_of_rows("Table of ranks", table), draw_moves(panels), table)
 
 
-def _by(runs: Sequence[Measured], k: int, name: str, title: str, of: str, values: Callable[[Measured], Ints]) -> Chart | None:
+def _by(
+    runs: Sequence[Measured], k: int, name: str, title: str, of: str, values: Callable[[Measured], Ints]
+) -> Chart | None:
     bins = quantile_bins(values(runs[0]))
     ticks = names_of_bins(bins)
 
@@ -225,7 +279,9 @@ def _by(runs: Sequence[Measured], k: int, name: str, title: str, of: str, values
         return range(len(ticks)), [interval(gains[bins.of == each]) for each in range(len(ticks))]
 
     panels = _by_stage(runs, points, f"NDCG@{k}", of, f"NDCG@{k} (0 to 1)", "category", ticks)
-    caption = f"Test users in groups of about the same size, by the {of}; n is how many they are. Bars are 95% intervals."
+    caption = (
+        f"Test users in groups of about the same size, by the {of}; n is how many they are. Bars are 95% intervals."
+    )
     return _lines(name, title, caption, panels)
 
 
@@ -233,7 +289,9 @@ def _catalogue(runs: Sequence[Measured], k: int) -> Chart | None:
     ks, first = cut_offs(k), runs[0]
 
     def points(measure: Callable[[Measured, Ints], Interval]) -> PointsOf:
-        return lambda run, stage: (ks, [measure(run, run.lists[stage][:, :each]) for each in ks]) if stage in run.lists else None
+        return lambda run, stage: (
+            (ks, [measure(run, run.lists[stage][:, :each]) for each in ks]) if stage in run.lists else None
+        )
 
     def covered(run: Measured, lists: Ints) -> Interval:
         return _exactly(coverage(recommended(lists, len(run.counts))))
@@ -253,8 +311,10 @@ def _catalogue(runs: Sequence[Measured], k: int) -> Chart | None:
         *_by_stage(runs, points(novel), "Novelty", x, "novelty (bits)", "log", references=taken, floor=None),
     ]
     caption = (
-        "Of the lists that all test users are given. Coverage: the share of the catalogue that is recommended to anyone. Gini: how "
-        "unequally items are recommended, beside that of the training interactions. Novelty: the mean −log2 of an item's share of the "
+        "Of the lists that all test users are given. Coverage: the share of the catalogue that is recommended to "
+        "anyone. Gini: how "
+        "unequally items are recommended, beside that of the training interactions. Novelty: the mean −log2 of an "
+        "item's share of the "
         "training interactions, beside that of what users took next; an item without any counts as if it had one."
     )
     return _lines("catalogue", "Coverage, Gini coefficient and novelty", caption, panels)
@@ -268,7 +328,8 @@ def _negatives(runs: Sequence[Measured]) -> Chart | None:
         *_over_epochs(runs, "kl", "KL divergence (nats)", "Distillation"),
     ]
     caption = (
-        "Means over an epoch. The effective sample size is 1 / Σ Q² over what a tower resamples from: the smaller, the fewer items are "
+        "Means over an epoch. The effective sample size is 1 / Σ Q² over what a tower resamples from: the smaller, "
+        "the fewer items are "
         "drawn again and again. Hardness is the share of negatives that the tower in training, "
         "of both the ranker, scores at or above the target."
     )
@@ -311,7 +372,10 @@ def _by_stage(
         groups = [(title, [each for stage in stages for each in made(runs[0], stage, spoken(stage), 0)])]
     else:
         groups = [
-            (f"{title}: {spoken(stage)}", [each for place, run in enumerate(runs) for each in made(run, stage, run.label, place)])
+            (
+                f"{title}: {spoken(stage)}",
+                [each for place, run in enumerate(runs) for each in made(run, stage, run.label, place)],
+            )
             for stage in stages
         ]
     breaks = [each - 0.5 for each in runs[0].history.begins] if scale == "epochs" and len(runs) == 1 else []
@@ -321,13 +385,18 @@ def _by_stage(
 def _lines(name: str, title: str, caption: str, panels: Sequence[Panel]) -> Chart | None:
     if not panels:
         return None
-    words = [f"{panel.title}, {panel.y} against {panel.x}: {'; '.join(words_of(line) for line in panel.lines)}." for panel in panels]
+    words = [
+        f"{panel.title}, {panel.y} against {panel.x}: {'; '.join(words_of(line) for line in panel.lines)}."
+        for panel in panels
+    ]
     return Chart(name, title, caption, f"Line chart. {' '.join(words)}", draw_lines(panels), table_of(panels))
 
 
 def _stages(runs: Sequence[Measured]) -> list[str]:
     """Every stage and tower of any of the runs, in the order in which they work."""
-    names = {name for run in runs for name in [*run.ranks, *(of for curves in run.history.curves.values() for of in curves)]}
+    names = {
+        name for run in runs for name in [*run.ranks, *(of for curves in run.history.curves.values() for of in curves)]
+    }
     last = ["ranker", "cascade", RANKER_ALONE]
     return sorted(names, key=lambda name: (last.index(name) + 1 if name in last else 0, name != "retriever", name))
 

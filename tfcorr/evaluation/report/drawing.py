@@ -36,10 +36,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes with lines. `ticks` names the places 0, 1, … where x is a category; `scale` is 'log', 'epochs' or 'category'.
+    """Axes with lines. `ticks` names the places 0, 1, … where x is a category; `scale` is 'log', 'epochs' or
+    'category'.
 
-    `floor` is where y begins, unless it is None; `references` are values of y by name to read the lines by; `breaks` are places of
-    x where something changes.
+    `floor` is where y begins, unless it is None; `references` are values of y by name to read the lines by; `breaks`
+    are places of x where something changes.
     """
 
     title: str
@@ -66,7 +67,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Moves:
-    """How many of `counts` [after, before] have moved from one bin of ranks to another; `tops` [bins] are the bins' last ranks."""
+    """How many of `counts` [after, before] have moved from one bin of ranks to another; `tops` [bins] are the bins'
+    last ranks."""
 
     title: str
     before: str
@@ -82,7 +84,8 @@ def shortened(name: str) -> str:
 
 
 def draw_lines(panels: Sequence[Panel]) -> Figure:
-    """The panels two by two, or one by one if x has categories, whose names need room; every line is named where it ends."""
+    """The panels two by two, or one by one if x has categories, whose names need room; every line is named where it
+    ends."""
     figure, places = _grid(len(panels), 2.35, 1 if panels[0].scale == "category" else 2)
     for axes, panel in zip(places, panels, strict=True):
         _draw_panel(axes, panel)
@@ -90,7 +93,8 @@ def draw_lines(panels: Sequence[Panel]) -> Figure:
 
 
 def draw_dots(panels: Mapping[str, Sequence[Dot]], from_zero: bool) -> Figure:
-    """One row a dot and one column a panel, by the name of its x axis; all panels have the same rows. Zero is marked, or the start."""
+    """One row a dot and one column a panel, by the name of its x axis; all panels have the same rows. Zero is marked,
+    or the start."""
     rows = next(iter(panels.values()))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(rows)), layout="constrained")
     places = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
@@ -112,7 +116,8 @@ def draw_dots(panels: Mapping[str, Sequence[Dot]], from_zero: bool) -> Figure:
 
 
 def draw_moves(panels: Sequence[Moves]) -> Figure:
-    """Each panel a table of how many ranks moved from where to where, the darker the more; the frames mark where none moved far."""
+    """Each panel a table of how many ranks moved from where to where, the darker the more; the frames mark where none
+    moved far."""
     figure, places = _grid(len(panels), 3.6, 2)
     for axes, panel in zip(places, panels, strict=True):
         largest = max(int(panel.counts.max()), 1)
@@ -168,7 +173,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.margins(y=0.08)
     low, high = axes.get_ylim()
-    if high - low < LEVEL * max(abs(low), abs(high)):  # as of a retriever that draws by itself, whose loss stays as it is
+    if high - low < LEVEL * max(
+        abs(low), abs(high)
+    ):  # as of a retriever that draws by itself, whose loss stays as it is
         middle = (low + high) / 2
         axes.set_ylim(middle - LEVEL * abs(middle), middle + LEVEL * abs(middle))
     if panel.floor is not None:
@@ -210,7 +217,8 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, Look, float, float]]) -> No
 
 
 def _spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places as near to the wanted ones as can be with `gap` between any two, none above the axes' top if there is room."""
+    """Places as near to the wanted ones as can be with `gap` between any two, none above the axes' top if there is
+    room."""
     order = np.argsort(wanted, kind="stable")
     places = np.array(wanted, float)
     for before, after in itertools.pairwise(order):

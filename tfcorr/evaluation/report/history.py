@@ -22,20 +22,24 @@ class Curve(NamedTuple):
 
 
 class History(NamedTuple):
-    """The curves by quantity and by the tower or stage that it is of; `begins` are the epochs that begin a training's next stage."""
+    """The curves by quantity and by the tower or stage that it is of; `begins` are the epochs that begin a training's
+    next stage."""
 
     curves: dict[str, dict[str, Curve]]
     begins: list[int]
 
 
 def read_history(path: Path) -> History:
-    """Reads a run's history.csv; what is empty or no finite number is left out. Raises: InputError if it is not there or damaged.
+    """Reads a run's history.csv; what is empty or no finite number is left out. Raises: InputError if it is not there
+    or damaged.
 
-    Quantities are 'loss', 'log_loss', 'kl', 'effective_sample_size', 'target_share' and 'hardness', each of a tower: where a column
-    names none, it is the one that the stage trained (of both, the ranker), or for what is drawn the retriever; and metrics such
-    as 'ndcg@20', each of a stage of the cascade.
+    Quantities are 'loss', 'log_loss', 'kl', 'effective_sample_size', 'target_share' and 'hardness', each of a tower:
+    where a column names none, it is the one that the stage trained (of both, the ranker), or for what is drawn the
+    retriever; and metrics such as 'ndcg@20', each of a stage of the cascade.
     """
-    table = read_intact(path, lambda each: pl.read_csv(each, infer_schema=False).select("stage", pl.all().exclude("stage")))
+    table = read_intact(
+        path, lambda each: pl.read_csv(each, infer_schema=False).select("stage", pl.all().exclude("stage"))
+    )
     trained = table["stage"].fill_null("").to_numpy()
     epochs = np.arange(1, len(trained) + 1)
     curves: dict[str, dict[str, Curve]] = {}
@@ -44,7 +48,9 @@ def read_history(path: Path) -> History:
         for quantity, of, rows in _of_column(name, trained):
             there = rows & np.isfinite(values)
             if there.any():
-                curves.setdefault(quantity, {})[of] = _joined(curves.get(quantity, {}).get(of), Curve(epochs[there], values[there]))
+                curves.setdefault(quantity, {})[of] = _joined(
+                    curves.get(quantity, {}).get(of), Curve(epochs[there], values[there])
+                )
     return History(curves, [int(each) for each in epochs[1:][trained[1:] != trained[:-1]]])
 
 
@@ -56,7 +62,9 @@ def _of_column(name: str, trained: npt.NDArray[np.str_]) -> list[tuple[str, str,
     if not (found := TRAINED.fullmatch(name)):
         return []
     if found[2] is None and found[1] in ("loss", "log_loss", "hardness"):
-        return [(found[1], "ranker" if stage == "joint" else str(stage), trained == stage) for stage in np.unique(trained)]
+        return [
+            (found[1], "ranker" if stage == "joint" else str(stage), trained == stage) for stage in np.unique(trained)
+        ]
     return [(found[1], found[2] or "retriever", everywhere)]
 
 

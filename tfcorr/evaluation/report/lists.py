@@ -13,8 +13,8 @@ Lists = dict[str, npt.NDArray[np.int32]]  # by stage
 def recommend_users(cascade: Cascade, batches: tf.data.Dataset, exclude_seen: bool, k: int) -> Lists:
     """The k best items of every user by stage, [users, k] int32 each in the split's order; 0 where a list is shorter.
 
-    `batches` are EvaluationBatches of which the target is not looked at: with `exclude_seen` no item that was seen is listed, as
-    in what is exported.
+    `batches` are EvaluationBatches of which the target is not looked at: with `exclude_seen` no item that was seen is
+    listed, as in what is exported.
     """
 
     @tf.function(input_signature=[batches.element_spec], autograph=False)

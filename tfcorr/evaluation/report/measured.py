@@ -18,10 +18,10 @@ RANKER_ALONE = "ranker_alone"  # the last tower's order of all items
 class Measured:
     """A run as it was trained and measured; users are those of the test split, in one order, items are numbered from 1.
 
-    `settings` are flat. `ranks` are each user's [users] by stage, MISSED where the target was not among what the stage was handed;
-    `handed_on` is how many items a stage hands on, `index` how the retriever's were searched. `lengths` [users] are the
-    interactions before the target, and `targets` [users] its number. `lists` [users, k] are the items recommended, by stage;
-    `counts` [N] are the training interactions with each item.
+    `settings` are flat. `ranks` are each user's [users] by stage, MISSED where the target was not among what the stage
+    was handed; `handed_on` is how many items a stage hands on, `index` how the retriever's were searched. `lengths`
+    [users] are the interactions before the target, and `targets` [users] its number. `lists` [users, k] are the items
+    recommended, by stage; `counts` [N] are the training interactions with each item.
     """
 
     label: str

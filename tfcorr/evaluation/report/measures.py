@@ -34,7 +34,8 @@ def cut_offs(limit: int) -> list[int]:
 
 
 def recommended(lists: Ints, items: int) -> npt.NDArray[np.int64]:
-    """How often each of the items 1 to N is recommended, [N]; lists [users, k] hold item numbers, 0 where there is none."""
+    """How often each of the items 1 to N is recommended, [N]; lists [users, k] hold item numbers, 0 where there is
+    none."""
     return np.bincount(lists.ravel(), minlength=items + 1)[1:]
 
 
@@ -61,14 +62,16 @@ def gini(times: Ints) -> float:
 def self_information(counts: Ints) -> Floats:
     """−log2 of each item's share of the training interactions, [N] in bits; counts [N].
 
-    An item that has none counts as if it had one, so that it is as surprising as the rarest can be, and not infinitely so.
+    An item that has none counts as if it had one, so that it is as surprising as the rarest can be, and not infinitely
+    so.
     Source: Zhou et al., Solving the apparent diversity-accuracy dilemma of recommender systems, PNAS 2010.
     """
     return np.log2(max(int(counts.sum()), 1)) - np.log2(np.maximum(counts, 1))
 
 
 def novelty(lists: Ints, counts: Ints) -> Floats:
-    """The mean self-information of each user's recommended items, in bits, over the users who have any, [at most users].
+    """The mean self-information of each user's recommended items, in bits, over the users who have any, [at most
+    users].
 
     lists [users, k] hold item numbers, 0 where there is none; counts [N] are the items' training interactions.
     """
@@ -86,14 +89,16 @@ class Bins(NamedTuple):
 
 
 def quantile_bins(values: Ints, most: int = 5) -> Bins:
-    """Divides whole values [n] at their quantiles into at most so many bins, none of them empty; equal values stay together."""
+    """Divides whole values [n] at their quantiles into at most so many bins, none of them empty; equal values stay
+    together."""
     tops = np.unique(np.quantile(values, np.arange(1, most + 1) / most, method="inverted_cdf")).astype(np.int64)
     of = np.searchsorted(tops, values)
     return Bins(of, np.array([values[of == each].min() for each in range(len(tops))]), tops)
 
 
 def rank_bins(size: int, most: int = 12) -> npt.NDArray[np.int64]:
-    """The last rank of each of at most so many bins for the ranks 1 to `size`, each twice as wide as the one before, or 4 times, …"""
+    """The last rank of each of at most so many bins for the ranks 1 to `size`, each twice as wide as the one before, or
+    4 times, …"""
     factor = 2
     while factor ** (most - 1) < size:
         factor *= 2

@@ -24,7 +24,10 @@ CSS = """
   img { filter: invert(.9) hue-rotate(180deg); }  /* white becomes the paper's grey */
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body {
+  margin: 0 auto; max-width: 62rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper);
+}
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 p, figcaption { max-width: 46rem; }
@@ -77,14 +80,21 @@ def _about(runs: Sequence[Measured]) -> str:
     first = runs[0]
     seen = f"what a user had before is {'never' if first.settings['evaluation.exclude_seen'] else 'also'} recommended"
     return (
-        f"{len(first.targets):,} test users, {len(first.counts):,} items, {int(first.counts.sum()):,} training interactions. "
+        f"{len(first.targets):,} test users, {len(first.counts):,} items, {int(first.counts.sum()):,} training "
+        "interactions. "
         f"Each user's last item is to be found among all items; {seen}. The retriever hands on "
-        f"{next(iter(first.handed_on.values())):,} items, found by the {first.index} index. Made by tfcorr {__version__}."
+        f"{next(iter(first.handed_on.values())):,} items, found by the {first.index} index. Made by tfcorr "
+        f"{__version__}."
     )
 
 
 def _contents(charts: Sequence[Chart]) -> str:
-    names = [("verdict", WORTH), *((chart.name, chart.title) for chart in charts), ("settings", "Settings"), ("commands", "Commands")]
+    names = [
+        ("verdict", WORTH),
+        *((chart.name, chart.title) for chart in charts),
+        ("settings", "Settings"),
+        ("commands", "Commands"),
+    ]
     items = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in names)
     return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
@@ -108,7 +118,8 @@ def _verdicts(runs: Sequence[Measured], k: int) -> str:
         head = ["cascade less", f"cascade, NDCG@{k}", "the other", "difference", "95% interval", "p"]
         name = f"{run.label}: " if len(runs) > 1 else ""
         parts.append(
-            f"<p>{escape(name + verdict.sentence)}</p>{_table(Table(head, rows), f'The cascade beside other orders, {run.label}')}"
+            f"<p>{escape(name + verdict.sentence)}</p>"
+            f"{_table(Table(head, rows), f'The cascade beside other orders, {run.label}')}"
         )
     return f'<section aria-labelledby="verdict"><h2 id="verdict">{WORTH}</h2>{"".join(parts)}</section>'
 
@@ -123,22 +134,31 @@ def _section(chart: Chart, image: bytes) -> str:
         f'<section aria-labelledby="{chart.name}"><h2 id="{chart.name}">{escape(chart.title)}</h2>\n<figure>'
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(chart.title)}">'
         f'<img{narrow} alt="{escape(chart.alt)}" src="data:image/png;base64,{data}"></div>'
-        f'<figcaption>{escape(chart.caption)} <a download="{chart.name}.png" href="{chart.name}.png">{chart.name}.png</a></figcaption>'
+        f'<figcaption>{escape(chart.caption)} <a download="{chart.name}.png" '
+        f'href="{chart.name}.png">{chart.name}.png</a></figcaption>'
         f"</figure>\n{numbers}</section>"
     )
 
 
 def _table(table: Table, name: str) -> str:
-    numeric = [any(row[column][:1] in "+-−0123456789" for row in table.rows if row[column]) for column in range(len(table.head))]
+    numeric = [
+        any(row[column][:1] in "+-−0123456789" for row in table.rows if row[column])
+        for column in range(len(table.head))
+    ]
     numeric[0] = False
     classes = [' class="number"' if each else "" for each in numeric]
 
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, classes, strict=True)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, classes, strict=True))
+            + "</tr>"
+        )
 
     rows = "".join(row(cells, "td") for cells in table.rows)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(name)}"><table><thead>{row(table.head, "th")}</thead>'
+        '<div class="scroll" tabindex="0" role="group" '
+        f'aria-label="{escape(name)}"><table><thead>{row(table.head, "th")}</thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -158,7 +178,8 @@ def _settings(runs: Sequence[Measured]) -> str:
             for name in chosen
         )
         return (
-            '<div class="scroll settings" tabindex="0" role="group" aria-label="Settings"><table><thead><tr><th scope="col">setting</th>'
+            '<div class="scroll settings" tabindex="0" role="group" aria-label="Settings"><table><thead><tr><th '
+            'scope="col">setting</th>'
             f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
 
@@ -185,7 +206,8 @@ def _commands(runs: Sequence[Measured], k: int) -> str:
     lines.append(f"tfcorr report {' '.join(_typed(run.folder) for run in runs)} --k {k}")
     text = escape("\n".join(lines))
     return (
-        '<section aria-labelledby="commands"><h2 id="commands">Commands</h2><p>These make the numbers again. To train a run again, type '
+        '<section aria-labelledby="commands"><h2 id="commands">Commands</h2><p>These make the numbers again. To '
+        "train a run again, type "
         f"tfcorr train with its settings.yaml and another --name.</p><pre>{text}</pre></section>"
     )
 

@@ -38,8 +38,15 @@ def check_replaceable(folder: Path) -> None:
     """Raises: InputError if something stands there that is no earlier report, and would be lost."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    others = [each.name for each in folder.iterdir() if each.name != PAGE and each.suffix != ".png"] if folder.is_dir() else [folder.name]
+    others = (
+        [each.name for each in folder.iterdir() if each.name != PAGE and each.suffix != ".png"]
+        if folder.is_dir()
+        else [folder.name]
+    )
     page = folder / PAGE
     if others or not page.is_file() or GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:1000]:
         held = f" (it holds {others[0]})" if others and folder.is_dir() else ""
-        raise InputError(f"{folder}: is there already, and is no report that could be replaced{held}; give another folder by --output")
+        raise InputError(
+            f"{folder}: is there already, and is no report that could be replaced{held}; give another folder by "
+            "--output"
+        )

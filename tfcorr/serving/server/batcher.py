@@ -1,8 +1,8 @@
 """Requests that come while others are answered are answered together, by one run of the graph.
 
-TensorFlow's own in-graph batching (`tf.nondifferentiable_batch_function`) is not used: it keeps a queue, and its threads, for
-each name for good, and mixes the rows of functions of one name, so that versions come and go safely with neither one name nor
-many. Measured by benchmarks/batching.py.
+TensorFlow's own in-graph batching (`tf.nondifferentiable_batch_function`) is not used: it keeps a queue, and its
+threads, for each name for good, and mixes the rows of functions of one name, so that versions come and go safely with
+neither one name nor many. Measured by benchmarks/batching.py.
 """
 
 import queue
@@ -33,7 +33,9 @@ class Job:
 class Batcher:
     """Runs jobs on a thread of its own, as many rows of one signature at once as wait, up to a number."""
 
-    def __init__(self, run: Callable[[str, Arrays], Arrays], rows: int, observe: Callable[[int], None] = lambda rows: None) -> None:
+    def __init__(
+        self, run: Callable[[str, Arrays], Arrays], rows: int, observe: Callable[[int], None] = lambda rows: None
+    ) -> None:
         """run answers arrays by a signature; rows is how many it may take at once; observe is told how many it took."""
         self._run, self._rows, self._observe = run, rows, observe
         self._arriving: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -114,7 +116,8 @@ def together(requests: Sequence[Arrays]) -> Arrays:
 
 
 def narrowed(outputs: Arrays, inputs: Arrays) -> Arrays:
-    """What a request would have been answered by itself: no wider than it asked for, by its largest k or its candidates."""
+    """What a request would have been answered by itself: no wider than it asked for, by its largest k or its
+    candidates."""
     if "k" in inputs:
         width = int(inputs["k"].max())
     elif "candidates" in inputs:

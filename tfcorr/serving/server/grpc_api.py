@@ -49,7 +49,8 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class Models(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; what is served is chosen by models.config alone, so that reloading by request is UNIMPLEMENTED."""
+    """GetModelStatus; what is served is chosen by models.config alone, so that reloading by request is
+    UNIMPLEMENTED."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -62,7 +63,9 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
         return self.service.status(request.model_spec)
 
 
-async def _answered(service: Service, method: str, request: Any, context: Context, answer: Callable[[Any], Awaitable[Any]]) -> Any:
+async def _answered(
+    service: Service, method: str, request: Any, context: Context, answer: Callable[[Any], Awaitable[Any]]
+) -> Any:
     try:
         with service.admitted("gRPC", method, request.model_spec.name):
             return await answer(request)
@@ -81,7 +84,9 @@ class KeyRequired(grpc.aio.ServerInterceptor):
 
         self.refusal = grpc.unary_unary_rpc_method_handler(refuse, lambda request: request)
 
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails) -> Any:
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
         """By the metadata x-api-key."""
         given = dict(details.invocation_metadata).get("x-api-key", "")
         right = hmac.compare_digest(given.encode() if isinstance(given, str) else given, self.key)
@@ -91,7 +96,9 @@ class KeyRequired(grpc.aio.ServerInterceptor):
 class Parsing(grpc.aio.ServerInterceptor):
     """Answers bytes that are no message by INTERNAL, as gRPC does in C++; in Python it would be UNKNOWN."""
 
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails) -> Any:
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
         """Parses within the method, where an error can be given a code."""
         handler = await continuation(details)
         if handler is None:

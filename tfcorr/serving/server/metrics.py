@@ -15,17 +15,28 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Requests by protocol, method, model and code; their seconds; how many are answered together, and how many are under way."""
+    """Requests by protocol, method, model and code; their seconds; how many are answered together, and how many are
+    under way."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use here
         self._registry = CollectorRegistry()
-        self.requests = Counter("tfcorr_requests", "requests answered", ["api", "method", "model", "code"], registry=self._registry)
-        self.seconds = Histogram(
-            "tfcorr_request_seconds", "from a request to its answer", ["api", "method", "model"], buckets=SECONDS, registry=self._registry
+        self.requests = Counter(
+            "tfcorr_requests", "requests answered", ["api", "method", "model", "code"], registry=self._registry
         )
-        self.rows = Histogram("tfcorr_batch_rows", "rows answered together", ["model"], buckets=ROWS, registry=self._registry)
-        self.under_way = Gauge("tfcorr_requests_under_way", "requests that wait for their answers", registry=self._registry)
+        self.seconds = Histogram(
+            "tfcorr_request_seconds",
+            "from a request to its answer",
+            ["api", "method", "model"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.rows = Histogram(
+            "tfcorr_batch_rows", "rows answered together", ["model"], buckets=ROWS, registry=self._registry
+        )
+        self.under_way = Gauge(
+            "tfcorr_requests_under_way", "requests that wait for their answers", registry=self._registry
+        )
 
     @contextmanager
     def request(self, api: str, method: str, model: str) -> Iterator[None]:

@@ -19,7 +19,12 @@ BINARY = "tensorflow_model_server"
 
 def is_wanted(settings: ServerSettings) -> bool:
     """Whether it is here, and allowed: it has no choice of an address but listens at every one, and asks for no key."""
-    return shutil.which(BINARY) is not None and settings.insecure and settings.api_key is None and settings.tls_certificate is None
+    return (
+        shutil.which(BINARY) is not None
+        and settings.insecure
+        and settings.api_key is None
+        and settings.tls_certificate is None
+    )
 
 
 def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -28,11 +33,16 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
     Raises: InputError if nothing was exported, or it ends by itself with an error.
     """
     if 0 in (settings.port, settings.rest_port) or settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
-        raise InputError(f"{BINARY} listens at every address, and at ports that are named: leave --host out, and give ports other than 0")
+        raise InputError(
+            f"{BINARY} listens at every address, and at ports that are named: leave --host out, and give ports "
+            "other than 0"
+        )
     names = [name for name in settings.models if name not in versions.ELSEWHERE]
     served = versions.labels(folder)
     if not served or not names:
-        raise InputError(f"{folder}: there is nothing that {BINARY} can serve; make a version with: tfcorr export {folder.parent}")
+        raise InputError(
+            f"{folder}: there is nothing that {BINARY} can serve; make a version with: tfcorr export {folder.parent}"
+        )
     with tempfile.TemporaryDirectory() as there:
         config = Path(there, "models.config")
         _write(config, folder, names, served)
@@ -44,7 +54,10 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
             "monitoring_config_file": folder / "monitoring.config",
             "allow_version_labels_for_unavailable_models": "true",
         }
-        announce(f"{BINARY} at every address of this machine, gRPC at port {settings.port}, REST at port {settings.rest_port}")
+        announce(
+            f"{BINARY} at every address of this machine, gRPC at port {settings.port}, REST at port "
+            f"{settings.rest_port}"
+        )
         with subprocess.Popen([BINARY, *(f"--{name}={value}" for name, value in flags.items())]) as process:
             told: list[int] = []
 
@@ -64,7 +77,9 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
         raise InputError(f"{BINARY} ended with code {code}; what it said stands above")
 
 
-def _follow(config: Path, folder: Path, names: list[str], served: dict[str, int], announce: Callable[[str], None]) -> dict[str, int]:
+def _follow(
+    config: Path, folder: Path, names: list[str], served: dict[str, int], announce: Callable[[str], None]
+) -> dict[str, int]:
     try:
         now = versions.labels(folder)
     except InputError as error:

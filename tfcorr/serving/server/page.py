@@ -16,7 +16,10 @@ from tfcorr.serving.server.registry import Registry
 
 SHOWN = 10  # titles that are offered
 ASKED = 1000  # ids whose titles may be asked for at once
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "form-action 'none'"
+)
 
 
 class Page:
@@ -34,14 +37,17 @@ class Page:
         return web.Response(text=self._text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
     async def items(self, request: web.Request) -> web.Response:
-        """?q=TEXT: the item of this id, then the most popular whose title or id holds it; ?id=A&id=B: these. [{"id": …, "title": …}]."""
+        """?q=TEXT: the item of this id, then the most popular whose title or id holds it; ?id=A&id=B: these. [{"id": …,
+        "title": …}]."""
         items = await self._of_the_version_that_answers()
         if "id" in request.query:
             wanted = request.query.getall("id")[:ASKED]
             return web.json_response(items.filter(pl.col("id").is_in(wanted)).select("id", "title").to_dicts())
         text = request.query.get("q", "").lower()
         holds = items.filter(pl.col("text").str.contains(text, literal=True))
-        found = pl.concat([items.filter(pl.col("id").str.to_lowercase() == text), holds]).unique("id", keep="first", maintain_order=True)
+        found = pl.concat([items.filter(pl.col("id").str.to_lowercase() == text), holds]).unique(
+            "id", keep="first", maintain_order=True
+        )
         found = found.head(SHOWN)
         return web.json_response(found.select("id", "title").to_dicts())
 
@@ -53,7 +59,9 @@ class Page:
             try:
                 items = await asyncio.to_thread(_read, path)
             except (OSError, pl.exceptions.PolarsError) as error:
-                raise RequestError(StatusCode.UNAVAILABLE, f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+                raise RequestError(
+                    StatusCode.UNAVAILABLE, f"{path}: cannot be read: {str(error).splitlines()[0]}"
+                ) from None
             self._items = model.version, items
         return items
 

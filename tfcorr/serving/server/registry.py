@@ -1,4 +1,5 @@
-"""The versions that are loaded: they follow models.config while the server runs, and no request is dropped meanwhile."""
+"""The versions that are loaded: they follow models.config while the server runs, and no request is dropped
+meanwhile."""
 
 import asyncio
 import ctypes
@@ -53,7 +54,9 @@ class Registry:
         version = self._labelled(spec) if which == "version_label" else spec.version.value
         if version not in loaded:
             found = ", ".join(map(str, sorted(loaded))) or "none"
-            raise RequestError(StatusCode.NOT_FOUND, f"version {version} of {spec.name} is not available; there are: {found}")
+            raise RequestError(
+                StatusCode.NOT_FOUND, f"version {version} of {spec.name} is not available; there are: {found}"
+            )
         return loaded[version]
 
     def status(self, spec: ModelSpec) -> dict[int, Status]:
@@ -109,7 +112,8 @@ class Registry:
         served = wanted & loaded.keys()
         # A label stays with its old version until the new one answers.
         self.labels[name] = {
-            label: version if version in served else self.labels[name].get(label, version) for label, version in labels.items()
+            label: version if version in served else self.labels[name].get(label, version)
+            for label, version in labels.items()
         }
         if not served:
             return
@@ -150,7 +154,9 @@ class Registry:
     def _labelled(self, spec: ModelSpec) -> int:
         known = self.labels[spec.name]
         if spec.version_label not in known:
-            raise invalid(f"{spec.name} has no version label {spec.version_label!r}; there are: {', '.join(sorted(known))}")
+            raise invalid(
+                f"{spec.name} has no version label {spec.version_label!r}; there are: {', '.join(sorted(known))}"
+            )
         return known[spec.version_label]
 
     def _complain(self, complaint: str) -> None:

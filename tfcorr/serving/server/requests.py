@@ -16,7 +16,9 @@ from tfcorr.serving.server.settings import Limits
 def arrays_of(protos: Mapping[str, TensorProto], signature: SignatureDef, limits: Limits) -> Arrays:
     """A gRPC request's tensors, checked. Raises: RequestError."""
     check_names(set(protos), signature)
-    return checked({name: _array(name, proto, signature.inputs[name], limits) for name, proto in protos.items()}, signature, limits)
+    return checked(
+        {name: _array(name, proto, signature.inputs[name], limits) for name, proto in protos.items()}, signature, limits
+    )
 
 
 def check_names(given: set[str], signature: SignatureDef) -> None:
@@ -32,7 +34,10 @@ def checked(arrays: Arrays, signature: SignatureDef, limits: Limits) -> Arrays:
     """The arrays, if their shapes and sizes are such as the signature and the limits allow. Raises: RequestError."""
     rows = {name: len(values) for name, values in arrays.items()}
     if len(set(rows.values())) > 1:
-        raise invalid(f"inputs have unequal numbers of rows: {', '.join(f'{name} {count}' for name, count in sorted(rows.items()))}")
+        raise invalid(
+            "inputs have unequal numbers of rows: "
+            f"{', '.join(f'{name} {count}' for name, count in sorted(rows.items()))}"
+        )
     count = next(iter(rows.values()))
     if not 1 <= count <= limits.rows:
         raise invalid(f"a request has 1 to {limits.rows} rows; this one has {count}")
@@ -59,7 +64,9 @@ def _array(name: str, proto: TensorProto, info: TensorInfo, limits: Limits) -> n
     if proto.tensor_shape.unknown_rank or len(shape) != len(info.tensor_shape.dim) or any(size < 0 for size in shape):
         raise invalid(f"{name}: expected {described(info)}, received the shape {shape}")
     if shape[0] > limits.rows or any(size > limits.length for size in shape[1:]):
-        raise invalid(f"{name}: at most {limits.rows} rows of {limits.length} values are taken, received the shape {shape}")
+        raise invalid(
+            f"{name}: at most {limits.rows} rows of {limits.length} values are taken, received the shape {shape}"
+        )
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:

@@ -21,7 +21,10 @@ from tfcorr.serving.server.service import DEFAULT, Service
 from tfcorr.serving.versions import MONITORING_PATH
 
 BODY_SECONDS, BODIES = 30, 2  # for a body to come; bodies under way, as a multiple of the requests that may be
-PATH = re.compile(r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?(?P<what>:predict|/metadata)?")
+PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<what>:predict|/metadata)?"
+)
 
 
 class Rest:
@@ -45,7 +48,9 @@ class Rest:
                 raise invalid(f"version {match['version']} is beyond 64 bits")
             spec.version.value = int(match["version"])
         method = {":predict": "Predict", "/metadata": "GetModelMetadata", None: "GetModelStatus"}[what]
-        body = await self._body_of(request) if what == ":predict" else b""  # before it is admitted: a slow sender takes no one's place
+        body = (
+            await self._body_of(request) if what == ":predict" else b""
+        )  # before it is admitted: a slow sender takes no one's place
         with self.service.admitted("REST", method, spec.name):
             if what == ":predict":
                 return await self._predict(spec, body)
@@ -55,11 +60,15 @@ class Rest:
 
     async def metrics(self, _: web.Request) -> web.Response:
         """For Prometheus."""
-        return web.Response(body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(
+            body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     async def _body_of(self, request: web.Request) -> bytes:
         if self._coming >= BODIES * self.service.limits.requests:
-            raise RequestError(StatusCode.RESOURCE_EXHAUSTED, f"{self._coming} requests are being sent already; try again")
+            raise RequestError(
+                StatusCode.RESOURCE_EXHAUSTED, f"{self._coming} requests are being sent already; try again"
+            )
         self._coming += 1
         try:
             return await asyncio.wait_for(request.read(), BODY_SECONDS)
@@ -106,7 +115,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except RequestError as error:
         return web.json_response({"error": str(error)}, status=HTTP_STATUS[error.code])
     except UnicodeEncodeError:
-        return web.json_response({"error": "the request holds a text that is no Unicode, half of a surrogate pair"}, status=400)
+        return web.json_response(
+            {"error": "the request holds a text that is no Unicode, half of a surrogate pair"}, status=400
+        )
     except web.HTTPException as error:  # no such path, a body that is too large
         return web.json_response({"error": error.text or error.reason}, status=error.status)
 
@@ -126,5 +137,7 @@ def _key_required(key: str) -> Middleware:
 
 
 def _json_of(message: object) -> web.Response:
-    plain = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    plain = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return web.json_response(plain, dumps=lambda value: json.dumps(value, indent=1))

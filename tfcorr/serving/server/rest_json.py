@@ -1,4 +1,5 @@
-"""TensorFlow Serving's JSON for tensors: row form ("instances", "predictions") and column form ("inputs", "outputs")."""
+"""TensorFlow Serving's JSON for tensors: row form ("instances", "predictions") and column form ("inputs",
+"outputs")."""
 
 import base64
 import binascii
@@ -75,7 +76,9 @@ def array_of(name: str, values: Any, info: TensorInfo) -> np.ndarray:
         shape.append(lengths.pop() if lengths else 0)
         flat = [value for each in flat for value in each]
     dtype = tf.as_dtype(info.dtype)
-    return np.array([_value(name, each, dtype) for each in flat], object if dtype == tf.string else dtype.as_numpy_dtype).reshape(shape)
+    return np.array(
+        [_value(name, each, dtype) for each in flat], object if dtype == tf.string else dtype.as_numpy_dtype
+    ).reshape(shape)
 
 
 def predictions(outputs: Arrays, in_rows: bool) -> dict[str, Any]:

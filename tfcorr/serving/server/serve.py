@@ -25,10 +25,11 @@ from tfcorr.settings import InputError
 
 
 def serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serves the versions under a run's `serving` folder until SIGTERM or SIGINT, then answers what it was asked, and returns.
+    """Serves the versions under a run's `serving` folder until SIGTERM or SIGINT, then answers what it was asked, and
+    returns.
 
-    TensorFlow Serving's own binary does so where it is installed and settings allow it. Raises: InputError if nothing can be
-    served, or not there.
+    TensorFlow Serving's own binary does so where it is installed and settings allow it. Raises: InputError if nothing
+    can be served, or not there.
     """
     if model_server.is_wanted(settings):
         model_server.run(folder, settings, announce)
@@ -96,7 +97,9 @@ def _tls_of(settings: ServerSettings) -> _Tls | None:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, _no_password)
         pair = settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes()
     except (OSError, ssl.SSLError) as error:
-        raise InputError(f"{settings.tls_certificate} cannot be used with {settings.tls_key}: {error.strerror or error}") from None
+        raise InputError(
+            f"{settings.tls_certificate} cannot be used with {settings.tls_key}: {error.strerror or error}"
+        ) from None
     return _Tls(grpc.ssl_server_credentials([pair]), context)
 
 
@@ -121,13 +124,16 @@ async def _start_grpc(server: grpc.aio.Server, settings: ServerSettings, tls: _T
     try:
         port = server.add_secure_port(address, tls.grpc) if tls else server.add_insecure_port(address)
     except RuntimeError:
-        raise InputError(f"cannot listen at {address}: it is in use, or not this machine's; choose another --port or --host") from None
+        raise InputError(
+            f"cannot listen at {address}: it is in use, or not this machine's; choose another --port or --host"
+        ) from None
     await server.start()
     return int(port)
 
 
 async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls | None) -> asyncio.Server:
-    """Connections are limited in number, so that idle ones do not take all that the process may have, gRPC's among them."""
+    """Connections are limited in number, so that idle ones do not take all that the process may have, gRPC's among
+    them."""
     await runner.setup()
     handlers = runner.server
     assert handlers is not None  # since the set-up
@@ -140,4 +146,6 @@ async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls
         return await asyncio.get_running_loop().create_server(protocol, settings.host, settings.rest_port, ssl=context)
     except OSError as error:
         address = f"{_bracketed(settings.host)}:{settings.rest_port}"
-        raise InputError(f"cannot listen at {address}: {error.strerror}; choose another --rest-port or --host") from None
+        raise InputError(
+            f"cannot listen at {address}: {error.strerror}; choose another --rest-port or --host"
+        ) from None

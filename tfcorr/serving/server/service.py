@@ -32,7 +32,9 @@ class Service:
         known = model if model in self.registry.names else ""
         with self.metrics.request(api, method, known):
             if self._under_way >= self.limits.requests:
-                raise RequestError(StatusCode.RESOURCE_EXHAUSTED, f"{self._under_way} requests are under way already; try again")
+                raise RequestError(
+                    StatusCode.RESOURCE_EXHAUSTED, f"{self._under_way} requests are under way already; try again"
+                )
             self._under_way += 1
             self.metrics.under_way.set(self._under_way)
             try:
@@ -44,19 +46,23 @@ class Service:
     async def predict(
         self, spec: ModelSpec, arrays: Callable[[SignatureDef], Arrays], output_filter: Sequence[str] = ()
     ) -> tuple[ModelSpec, Arrays]:
-        """Answers by the model that is meant; `arrays` gives the checked inputs of a signature. Raises: RequestError."""
+        """Answers by the model that is meant; `arrays` gives the checked inputs of a signature. Raises:
+        RequestError."""
         if not spec.name:
             raise invalid("the request names no model")
         model = self.registry.find(spec)
         name = spec.signature_name or DEFAULT
         if name not in model.signatures:
             raise RequestError(
-                StatusCode.FAILED_PRECONDITION, f"{spec.name} has no signature {name!r}; there are: {', '.join(sorted(model.signatures))}"
+                StatusCode.FAILED_PRECONDITION,
+                f"{spec.name} has no signature {name!r}; there are: {', '.join(sorted(model.signatures))}",
             )
         signature = model.signatures[name]
         unknown = sorted(set(output_filter) - set(signature.outputs))
         if unknown:
-            raise invalid(f"output_filter: there is no output {unknown[0]!r}; there are: {', '.join(sorted(signature.outputs))}")
+            raise invalid(
+                f"output_filter: there is no output {unknown[0]!r}; there are: {', '.join(sorted(signature.outputs))}"
+            )
         if len(set(output_filter)) < len(output_filter):
             raise invalid("output_filter: an output stands twice")
         try:

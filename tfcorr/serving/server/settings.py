@@ -15,7 +15,9 @@ class Limits(Settings):
 
     message_bytes: int = Field(4 * 2**20, ge=1024, le=2**30, description="of a request")
     rows: int = Field(256, ge=1, le=2**16, description="of a request")
-    length: int = Field(2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature")
+    length: int = Field(
+        2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature"
+    )
     k: int = Field(1000, ge=1, le=10**6)
     requests: int = Field(128, ge=1, description="at once, over both protocols")
     connections: int = Field(512, ge=1, description="of REST; one more is closed at once")
@@ -34,7 +36,9 @@ class ServerSettings(Settings):
     api_key: SecretStr | None = Field(None, description="what requests must carry as x-api-key")
     insecure: bool = Field(False, description="listen beyond loopback with neither TLS nor an API key")
     poll_seconds: float = Field(1.0, gt=0, description="how often models.config is looked at")
-    drain_seconds: float = Field(30.0, ge=0, description="how long requests may take to end when the server is told to stop")
+    drain_seconds: float = Field(
+        30.0, ge=0, description="how long requests may take to end when the server is told to stop"
+    )
     limits: Limits = Limits()
 
     @field_validator("api_key")
@@ -42,7 +46,9 @@ class ServerSettings(Settings):
     def _key_can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value() if key is not None else None
         if text is not None and not (text and text.isascii() and text.isprintable() and text == text.strip()):
-            raise ValueError("expected printable ASCII without spaces around it, and not nothing; choose another key, or none")
+            raise ValueError(
+                "expected printable ASCII without spaces around it, and not nothing; choose another key, or none"
+            )
         return key
 
     @field_validator("models")
@@ -60,7 +66,8 @@ class ServerSettings(Settings):
         protected = self.tls_certificate is not None or self.api_key is not None
         if not _is_loopback(self.host) and not protected and not self.insecure:
             raise InputError(
-                f"--host {self.host} is beyond this machine: give --tls-certificate and --tls-key, or an API key, or say --insecure"
+                f"--host {self.host} is beyond this machine: give --tls-certificate and --tls-key, or an API key, "
+                "or say --insecure"
             )
         return self
 
