@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from tests import oracles
-from tfcorr.cooperation.losses import sampled_kl, sampled_log_softmax
+from tfcorr.cooperation.losses import NEVER, sampled_kl, sampled_log_softmax
 from tfcorr.cooperation.proposals import Uniform, Weighted
-from tfcorr.cooperation.sampling import NEVER, Drawn, Pool, resample
+from tfcorr.cooperation.sampling import Drawn, Pool, resample
 
 ITEMS, ROWS = 12_000, 4_000
 TARGET = 17  # an item number

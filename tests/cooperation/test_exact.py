@@ -6,8 +6,8 @@ import tensorflow as tf
 from scipy import stats
 
 from tests import oracles
-from tfcorr.cooperation.losses import full_log_softmax, sampled_log_softmax
-from tfcorr.cooperation.sampling import NEVER, pool_of_all, resample_all
+from tfcorr.cooperation.losses import NEVER, full_log_softmax, sampled_log_softmax
+from tfcorr.cooperation.sampling import pool_of_all, resample_all
 
 ITEMS, TARGET = 8, 3
 FALSE_ALARM = 1e-4

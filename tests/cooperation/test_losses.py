@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests import oracles
 from tfcorr.cooperation.losses import (
+    NEVER,
     binary_cross_entropy,
     estimated_log_loss,
     full_log_softmax,
@@ -63,6 +64,14 @@ def test_binary_cross_entropy_is_its_definition_whatever_log_q_is(rows, score):
     given_log_q = tf.constant([log_q[0]], tf.float32), tf.constant([log_q], tf.float32)
     loss = binary_cross_entropy(tf.constant([score]), tf.constant([scores], tf.float32), *given_log_q)
     assert loss.numpy()[0] == pytest.approx(oracles.binary_cross_entropy(score, scores), rel=1e-3, abs=1e-4)
+
+
+def test_by_binary_cross_entropy_a_hit_that_is_removed_is_no_negative():
+    log_q = tf.constant([[0.0, NEVER, -1.0], [NEVER, NEVER, NEVER]])
+    scores = tf.constant([[1.0, 5.0, -2.0], [5.0, 5.0, 5.0]])
+    loss = binary_cross_entropy(tf.constant([0.5, 0.5]), scores, tf.zeros([2]), log_q)
+    alone = oracles.binary_cross_entropy(0.5, [-700.0])
+    np.testing.assert_allclose(loss, [oracles.binary_cross_entropy(0.5, [1.0, -2.0]), alone], rtol=1e-5)
 
 
 @given(ROWS)

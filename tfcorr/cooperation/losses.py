@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 LossName = Literal["softmax", "bce"]
+# As a log-probability that is subtracted it makes an item count for nothing; as a logit's malus it is never drawn.
+NEVER = 1e9
 
 
 def sampled_log_softmax(
@@ -47,14 +49,16 @@ def binary_cross_entropy(
 ) -> tf.Tensor:
     """−log σ(V(k)) − mean_S log(1 − σ(V(s))): each item by itself, as targets are told from others in click models.
 
-    Args: target_score [B], sample_scores [B, L]; the log-probabilities, as sampled_log_softmax takes them, are not
-    used.
+    Args: target_score [B], sample_scores [B, L]; of the log-probabilities that sampled_log_softmax takes only NEVER is
+    heeded: a sample that has it is none.
     Returns: [B] float32.
     Source: the loss that table 6 of the paper compares with the softmax; the mean over the samples is the authors'
     code's.
     """
     target, samples = tf.cast(target_score, tf.float32), tf.cast(sample_scores, tf.float32)
-    return tf.nn.softplus(-target) + tf.reduce_mean(tf.nn.softplus(samples), axis=1)
+    counts = sample_log_q < NEVER
+    of_samples = tf.reduce_sum(tf.where(counts, tf.nn.softplus(samples), 0.0), axis=1)
+    return tf.nn.softplus(-target) + tf.math.divide_no_nan(of_samples, _count(counts))
 
 
 def policy_gradient(rewards: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

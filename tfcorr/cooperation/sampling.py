@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Self
 import tensorflow as tf
 from pydantic import Field, PositiveInt, model_validator
 
+from tfcorr.cooperation.losses import NEVER
 from tfcorr.cooperation.proposals import PoolScope
 from tfcorr.settings import Settings
 
@@ -14,8 +15,6 @@ NegativeStrategy = Literal[
 ]
 DistillationSet = Literal["resample", "rand", "top", "toprand"]
 Correction = Literal["hits-removed", "item", "paper"]
-# as a log-probability that is subtracted it makes an item count for nothing; as a logit's malus it is never drawn
-NEVER = 1e9
 
 
 class SamplerSettings(Settings):
