@@ -202,3 +202,12 @@ def test_a_pipeline_is_no_study_and_a_study_is_no_pipeline(path):
         InputError, match=r"small.yaml: is a study of several runs; train it with: tfcorr study .*small.yaml"
     ):
         load_settings(path)
+
+
+def test_a_study_may_be_like_one_without_a_base(path):
+    (path.parent / "bare.yaml").write_text(
+        "title: Bare\ndatasets: {walks: {data: {path: clicks.csv}}}\nsystems: {one: {settings: {retriever.dim: 8}}}\n"
+    )
+    other = path.parent / "other.yaml"
+    other.write_text("title: Other\nlike: bare.yaml\nsystems: {two: {like: one}}\n")
+    assert load_study(other).cell("walks", "two", "as it is", 1).settings.retriever.dim == 8

@@ -250,7 +250,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[Tree, dict[str, System]]
         shared, systems = _read(other, (path, *above))
         for name, each in shared["systems"].items():
             systems[name] = _complete(System.parse(each, f"{other}: systems.{name}"), systems, f"{other}: {name}")
-        tree = {name: shared[name] for name in SHARED if name in shared} | tree
+        tree = {name: shared[name] for name in SHARED if shared.get(name)} | tree
     for kind in {"systems", "search", "datasets", "base"} & tree.keys():
         if not isinstance(tree[kind], dict) or not tree[kind]:
             raise InputError(
