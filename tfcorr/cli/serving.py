@@ -192,9 +192,9 @@ def recommend(
     if unknown:
         print(f"note: not in the catalogue, and so without effect: {', '.join(unknown)}", file=sys.stderr)
     found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], known)
-    table = Table("rank", "item", *(["title"] if titles else []), "ranker score", "retriever score")
-    for _, rank, item, ranked, retrieved in found.iter_rows():
-        table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), f"{ranked:.3f}", f"{retrieved:.3f}")
+    table = Table("rank", "item", *(["title"] if titles else []), "score", "ranker's", "retriever's")
+    for _, rank, item, *scores in found.iter_rows():
+        table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), *(f"{each:.3f}" for each in scores))
     console.print(table)
 
 

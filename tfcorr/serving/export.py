@@ -133,9 +133,9 @@ class RankerEndpoint(Endpoint):
 
 
 class CascadeEndpoint(Endpoint):
-    """A context, k [B] and exclude [B, W] -> {"item", "ranker_score", "retriever_score"}, each [B, max k], best first.
+    """A context, k [B] and exclude [B, W] -> {"item", "score", "ranker_score", "retriever_score"}, each [B, max k].
 
-    Best is by the cascade's final order, a weighted sum of the stages' scores.
+    The best come first, by score: that of the cascade's final order, a weighted sum of the stages'.
     """
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
@@ -157,7 +157,7 @@ class CascadeEndpoint(Endpoint):
         recommended. k: how many, by row; places beyond a row's k, or beyond what there is, hold "" and float32's
         minimum. request: what else the towers read: "user" [B], where an unknown id is no one's, and features. Where
         the retriever knows neither history nor user, as far as it reads these, the most popular items are answered;
-        both scores are then the logarithm of the item's share of the training interactions.
+        all scores are then the logarithm of the item's share of the training interactions.
         """
         known = self.vocabulary.numbers.lookup(history)
         context = self.vocabulary.context(known, request)
@@ -166,10 +166,9 @@ class CascadeEndpoint(Endpoint):
             excluded = tf.concat([excluded, known], axis=1)
         ranked = self.cascade(context, excluded)["cascade"]
         order = tf.argsort(ranked.scores["cascade"], direction="DESCENDING", stable=True)
-        ids, ranker_scores, retriever_scores = (
-            tf.gather(each, order, batch_dims=1)
-            for each in (ranked.ids, ranked.scores[self.ranker], ranked.scores["retriever"])
-        )
+        stages = {"score": "cascade", "ranker_score": self.ranker, "retriever_score": "retriever"}
+        ids = tf.gather(ranked.ids, order, batch_dims=1)
+        scores = {name: tf.gather(ranked.scores[stage], order, batch_dims=1) for name, stage in stages.items()}
         popular, shares = self._most_popular(excluded, tf.shape(ids)[1])
         read = tf.concat([tf.reshape(context[name], [tf.shape(k)[0], -1]) for name in self.identifying], axis=1)
         empty = ~tf.reduce_any(read > 0, axis=1, keepdims=True)
@@ -181,8 +180,7 @@ class CascadeEndpoint(Endpoint):
 
         return {
             "item": tf.gather(self.vocabulary.ids, answer(ids, popular, 0)),
-            "ranker_score": answer(ranker_scores, shares, LOWEST),
-            "retriever_score": answer(retriever_scores, shares, LOWEST),
+            **{name: answer(each, shares, LOWEST) for name, each in scores.items()},
         }
 
     def _most_popular(self, excluded: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

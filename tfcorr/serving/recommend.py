@@ -21,6 +21,7 @@ ANSWER = {
     "row": pl.Int32,
     "rank": pl.Int32,
     "item": pl.String,
+    "score": pl.Float32,
     "ranker_score": pl.Float32,
     "retriever_score": pl.Float32,
 }
@@ -35,7 +36,7 @@ class AnyRecommender(ABC):
 
     @abstractmethod
     def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
-        """What the cascade answers: item (bytes), ranker_score and retriever_score, each [B, k]."""
+        """What the cascade answers: item (bytes), score, ranker_score and retriever_score, each [B, k]."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -54,7 +55,8 @@ class AnyRecommender(ABC):
         `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text
         each, or several in a list), features that are numbers. What is not given is not known; what no tower reads has
         no effect.
-        Returns: row (place of the history), rank (1 the best), item, ranker_score, retriever_score.
+        Returns: row (place of the history), rank (1 the best, by score), item, score (of the cascade's final order),
+        ranker_score, retriever_score. Raises: InputError if the cascade was exported before scores were answered.
         """
         if not histories:
             return pl.DataFrame(schema=ANSWER)
@@ -80,6 +82,10 @@ class AnyRecommender(ABC):
         }
         request |= {name: _column(name, self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
         answer = self.ask(request)
+        if "score" not in answer:
+            raise InputError(
+                "the cascade was exported by an earlier tfcorr; make a new version with: tfcorr export RUN"
+            )
         width = answer["item"].shape[1]
         flat = {
             "row": np.repeat(np.arange(first, first + rows), width),
@@ -125,7 +131,7 @@ def served_model(run: Path, name: str) -> Path:
 def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: int) -> int:
     """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest
     first) and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item,
-    ranker_score and retriever_score to `output`.
+    score, ranker_score and retriever_score to `output`.
 
     Returns: the number of recommendations. Raises: InputError.
     """
@@ -136,7 +142,7 @@ def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: i
     context = {name: users[name].to_list() for name in recommender.reads & set(users.columns)}
     found = recommender.recommend(users["history"].to_list(), k, exclude, context)
     found = found.with_columns(users["user"].gather(found["row"])).select(
-        "user", "rank", "item", "ranker_score", "retriever_score"
+        "user", "rank", "item", "score", "ranker_score", "retriever_score"
     )
     write_whole(output, found.write_parquet)
     return found.height

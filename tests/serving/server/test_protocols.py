@@ -56,7 +56,7 @@ def test_predict_answers_over_both_protocols_what_the_model_answers_in_process(s
     assert answer.model_spec.signature_name == "serving_default"
     rows = server.predict({"instances": [ROW]}).json()["predictions"]
     columns = server.predict({"inputs": {name: [value] for name, value in ROW.items()}}).json()["outputs"]
-    for name in ("item", "ranker_score", "retriever_score"):
+    for name in ("item", "score", "ranker_score", "retriever_score"):
         values = tf.make_ndarray(answer.outputs[name])
         over_grpc = [value.decode() for value in values[0]] if name == "item" else values[0].tolist()
         assert over_grpc == expected[name].to_list()
@@ -78,6 +78,7 @@ def test_every_test_user_has_one_list_over_grpc_in_process_and_in_evaluation(ser
     expected = Recommender(trained.folder, index).recommend(histories, 25)
     assert found.select("row", "rank", "item").equals(expected.select("row", "rank", "item"))
     for score in (
+        "score",
         "ranker_score",
         "retriever_score",
     ):  # of other numbers of rows at once, so that the last digits differ
