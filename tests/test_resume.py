@@ -110,3 +110,23 @@ def test_a_run_killed_between_two_writes_resumes_to_the_same_end(left_alone, tmp
         np.testing.assert_array_equal(one, other)
     tables = [pl.read_csv(run.folder / "history.csv").drop("seconds") for run in (left_alone, found)]
     assert tables[0].equals(tables[1])
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_run_killed_while_it_writes_its_first_state_begins_with_the_counts_again(tmp_path, monkeypatch):
+    pipeline = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(pipeline, [FPMC, LIGHT, "training={start: retriever, epochs: 1, batch_size: 300}"])
+    expected = runs.train(settings, tmp_path / "left-alone", quiet)
+
+    def stop(self, **_):
+        self.checkpoint.write(str(Path(self.directory) / "ckpt-1"))  # and what names it does not stand there yet
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", stop)
+        with pytest.raises(Killed):
+            runs.train(settings, tmp_path, quiet)
+    found = runs.train(settings, tmp_path, quiet, resume=True)
+    for one, other in zip(weights(expected), weights(found), strict=True):
+        np.testing.assert_array_equal(one, other)

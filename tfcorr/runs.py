@@ -113,12 +113,11 @@ def _train(
         trained = _build_towers(settings, *known, pairs)
     run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
     check_start(settings, run.towers)
+    state = folder / "checkpoints" / "retriever" / "last" / "checkpoint"
     has_retriever = (
-        resume and settings.training.starts_from_retriever and (folder / "checkpoints" / "retriever" / "last").exists()
-    )
-    if (
-        old is None and settings.training.item_vectors == "counts" and not has_retriever
-    ):  # by then all vectors come from the retriever's
+        resume and settings.training.starts_from_retriever and state.exists()
+    )  # all vectors are then its own
+    if old is None and settings.training.item_vectors == "counts" and not has_retriever:
         start_from_counts(trained, dataset, settings.seed, strategy)
     if old is not None:  # also where the run goes on, as some towers may have no state yet
         console.print(_warm_start(old, run, trained), soft_wrap=True)
@@ -306,14 +305,18 @@ def _build_towers(
 ) -> dict[str, Tower]:
     """Towers with their variables made."""
     domain = Domain(len(catalogue), len(users), settings.history_length, tuple(features), pairs)
-    towers = {name: tower_of(tower, domain) for name, (tower, _) in settings.towers.items()}
     nothing = tf.zeros([1, settings.history_length], tf.int32)
     context = {"history": nothing, "user": nothing[:, 0]}
     context |= {
         feature.name: tf.constant(feature.placeholder(1).values) for feature in features if feature.of != "item"
     }
-    for tower in towers.values():
-        tower.score(context, nothing[:, :1])
+    towers = {}
+    for name, (
+        tower,
+        _,
+    ) in settings.towers.items():  # one whole after the other, so that none begins by what follows it
+        towers[name] = tower_of(tower, domain)
+        towers[name].score(context, nothing[:, :1])
     return towers
 
 

@@ -60,7 +60,8 @@ class Stage:
 class Bookkeeper(tf.keras.callbacks.Callback):
     """After each epoch: validates, keeps the best weights, saves the state, writes history.csv and TensorBoard's log.
 
-    The state is saved last. A run killed before that goes on from the epoch before, and does this epoch again.
+    A run killed before its state is saved goes on from the epoch before, and does this epoch again; the best weights,
+    which the state holds too, are saved after it.
     """
 
     def __init__(self, stage: Stage, folder: Path, settings: TrainingSettings, console: Console, writes: bool) -> None:
@@ -88,6 +89,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """Goes back to the last state saved, if there is one; returns the number of epochs done."""
         if self.state.latest_checkpoint:
             _restore(self.state)
+            self._keep_best()  # as a kill may have come before it did
         return int(self.epochs_done)
 
     @property
@@ -114,8 +116,6 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         better = value > float(self.best)
         if better:
             self.best.assign(value)
-        if better and self.writes:
-            self.best_towers.save(checkpoint_number=epoch + 1)  # by number, as a new process would begin at 1 again
         self.epochs_without_better.assign(0 if better else self.epochs_without_better + 1)
         self.epochs_done.assign(epoch + 1)
         row = {"stage": self.stage.name, "epoch": epoch + 1, "seconds": round(trained, 1), **values}
@@ -125,9 +125,16 @@ class Bookkeeper(tf.keras.callbacks.Callback):
             for name, each in values.items():
                 tf.summary.scalar(name, each)
         self.summaries.flush()
-        self.saver.save(checkpoint_number=epoch + 1)
+        self.saver.save(checkpoint_number=epoch + 1)  # by number, as a new process would begin at 1 again
+        self._keep_best()
         self.console.print(_epoch_line(row, self.stage.monitor, better), highlight=False, soft_wrap=True)
         self.model.stop_training = self.stopped_early
+
+    def _keep_best(self) -> None:
+        """Saves the towers as they are kept if the last epoch was the best, and they do not stand there yet."""
+        done, best = int(self.epochs_done), self.best_towers.latest_checkpoint
+        if self.writes and not int(self.epochs_without_better) and not (best or "").endswith(f"-{done}"):
+            self.best_towers.save(checkpoint_number=done)
 
     def _average(self, epoch: int) -> None:
         """Moves the kept towers towards the trained ones: an exponential average over epochs."""
@@ -327,7 +334,7 @@ def epoch_losses(values: Mapping[str, Any]) -> str:
 
 
 def _epoch_line(row: dict[str, Any], monitor: str, better: bool) -> str:
-    stage, _, metric = monitor.partition("_")
+    stage, _, metric = monitor.rpartition("_")
     best = " (best)" if better else ""
     return (
         f"{row['stage']} epoch {row['epoch']}, {row['seconds']:.0f} s: {epoch_losses(row)}; {stage}'s {metric} "

@@ -30,12 +30,14 @@ def cascade(towers=None, kl_weight=1.0, dropout=0.0, pool=8, samples=5, middle=4
     return model
 
 
-def test_of_two_towers_it_is_corr():
-    chain, corr = cascade(TWO, dropout=0.1), cooperation(dropout=0.1)
+@pytest.mark.parametrize("pool", [8, "all"])
+def test_of_two_towers_it_is_corr(pool):
+    chain, corr = cascade(TWO, dropout=0.1, pool=pool), cooperation(dropout=0.1, pool=pool)
     for step in range(3):
         logs = chain.train_step(batch(seed=step)), corr.train_step(batch(seed=step))
     for name, same in {
         "kl_retriever": "kl",
+        "log_loss_retriever": "log_loss_retriever",
         "loss_ranker": "loss_ranker",
         "log_loss_ranker": "log_loss_ranker",
     }.items():

@@ -7,9 +7,10 @@ from scipy import stats
 
 from tests import oracles
 from tests.cooperation.test_sampling import FALSE_ALARM, every_correction
+from tfcorr.cooperation.losses import NEVER
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
-from tfcorr.cooperation.strategies import DISTILLATION, GLOBAL, NEGATIVES, UNCORRECTED
+from tfcorr.cooperation.strategies import DISTILLATION, GLOBAL, NEGATIVES, UNCORRECTED, negatives_of
 from tfcorr.evaluation.index import SnapshotIndex
 from tfcorr.settings import InputError
 
@@ -98,10 +99,29 @@ def test_local_top_random_is_uniform_over_the_best_of_each_pool():
     assert is_drawn_from(drawn.samples, expected)
 
 
+@pytest.mark.parametrize("name", sorted(set(NEGATIVES) - {"resample"}))
+def test_where_hits_are_removed_no_draw_that_is_the_target_counts(name):
+    """Whatever draws them: of the others nothing changes, and by the other corrections all of them count."""
+    for correction in ("hits-removed", "item"):
+        drawn, _, target = drawn_by(name, {name: lambda source: negatives_of(name, source)}, correction=correction)
+        hits = drawn.samples.numpy() == target[:, None]
+        assert hits.any() or (name == "uncorrected" and correction == "hits-removed")  # whose draws have none
+        removed = drawn.sample_log_q.numpy() == np.float32(NEVER)
+        np.testing.assert_array_equal(removed, hits if correction == "hits-removed" else False)
+
+
 def test_dynamic_negatives_are_those_of_the_pool_that_the_ranker_scores_highest():
     drawn, resampled, _ = drawn_by("dns")
     for row in range(50):
         assert sorted(R[drawn.samples[row] - 1]) == sorted(R[resampled.pool.items[row] - 1])[-L:]
+
+
+@pytest.mark.parametrize("wrong", [{"negatives": "dns", "samples": ITEMS}, {"negatives": "ltoprand", "local_top": 50}])
+def test_of_all_items_no_more_are_taken_than_there_are(wrong):
+    with pytest.raises(
+        InputError, match=r"sampler.negatives: \w+ takes \d+ items beside the target, of 12 in all; lower"
+    ):
+        Sampler(SamplerSettings(pool="all", **wrong), COUNTS, Scored(), seed=1)
 
 
 @pytest.mark.parametrize(("name", "registry"), [("uniform", NEGATIVES), ("rand", DISTILLATION)])

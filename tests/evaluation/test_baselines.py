@@ -57,24 +57,32 @@ def test_ranks_of_the_baselines_are_those_of_scoring_every_item(split, exclude_s
 
 
 @pytest.mark.parametrize(
-    ("cascade", "retriever", "sentence"),
+    ("cascade", "retriever", "ranker", "sentence"),
     [
-        (1, 3, "The cascade ranks best; next is the retriever alone: NDCG@20 0.8333 against 0.4167, +100.0%"),
+        (1, 3, 2, "The cascade ranks best; next is the retriever alone: NDCG@20 0.8333 against 0.4167, +100.0%"),
         (
             3,
             1,
+            2,
             "The retriever alone ranks best, and the cascade is not worth it on these data: NDCG@20 0.4167 against "
             "0.8333, -50.0%",
         ),
         (
             3,
             3,
+            4,
             "The cascade is level with the retriever alone, so what it adds is not worth it on these data: NDCG@20 "
             "0.4167 against 0.4167",
         ),
+        (
+            3,
+            5,
+            1,
+            "The order of ranker by itself ranks best, above the cascade: NDCG@20 0.4167 against 0.8333, -50.0%",
+        ),
     ],
 )
-def test_what_ranks_best_is_named_in_a_sentence(cascade, retriever, sentence):
+def test_what_ranks_best_is_named_in_a_sentence(cascade, retriever, ranker, sentence):
     def ranks(hit):
         return np.array([hit] * 50 + [MISSED] * 10, np.int32)
 
@@ -82,7 +90,7 @@ def test_what_ranks_best_is_named_in_a_sentence(cascade, retriever, sentence):
         "popularity": ranks(20),
         "transitions": ranks(19),
         "retriever": ranks(retriever),
-        "ranker": ranks(2),
+        "ranker": ranks(ranker),
         "cascade": ranks(cascade),
     }
     verdict = judge(stages, 20)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 from tests import oracles
+from tfcorr.evaluation import order as module
 from tfcorr.evaluation.metrics import MISSED, ndcg
 from tfcorr.evaluation.order import RIDGE, Scored, fit_order, fit_softmax
 
@@ -38,7 +39,8 @@ def loss(weights, features, column):
 
 
 @pytest.mark.parametrize(("users", "items", "size", "seed"), [(30, 6, 1, 0), (80, 12, 3, 1), (300, 5, 4, 2)])
-def test_a_fit_is_that_of_a_general_optimiser(users, items, size, seed):
+def test_a_fit_is_that_of_a_general_optimiser(users, items, size, seed, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 70)
     features, column = lists(users, items, size, seed)
     expected = optimize.minimize(loss, np.zeros(size), (features, column), options={"gtol": 1e-6})
     found = fit_softmax(features, column)
@@ -192,3 +194,11 @@ def test_a_tower_that_diverged_is_not_the_order_and_no_measure_is_infinite():
     assert all(np.isfinite(value) and value <= 1 for value in order.ndcg.values())
     assert np.isfinite(list(order.weights.values())).all()
     assert ndcg(given_scores.ranks(order.weights), 3).mean() >= order.ndcg["retriever"]
+
+
+def test_a_stage_that_ranks_best_may_have_a_score_that_is_none():
+    scores = np.tile(np.array([[2.0, 1.0, 0.0]], np.float32), (9, 1))
+    scores[0, 2] = np.nan
+    scored = Scored({"retriever": scores, "ranker": -np.nan_to_num(scores)}, np.zeros(9, np.int64), 0)
+    found = fit_order(scored, {"retriever": np.ones(9, np.int32), "ranker": np.full(9, 3, np.int32)}, 20)
+    assert found.scales.keys() >= found.weights.keys()

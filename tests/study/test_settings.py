@@ -89,7 +89,13 @@ def test_a_file_of_another_shape_is_told(path, text, message):
 
 
 @pytest.mark.parametrize(
-    "override", ["base.history_length=7", "base.data.min_interactions=4", "systems.apart.settings.ranker.dim=4"]
+    "override",
+    [
+        "base.history_length=7",
+        "base.data.min_interactions=4",
+        "systems.apart.settings.ranker.dim=4",
+        "systems.apart.settings.ranker.counts=null",
+    ],
 )
 def test_a_cell_is_another_with_any_other_setting(path, override):
     cell = load_study(path).cell("walks", "apart", "slow", 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, hardness, sampled_kl
+from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, full_log_softmax, hardness, sampled_kl
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import Pool, resample
@@ -35,6 +35,7 @@ class Chain(LoggedModel):
         super().__init__("chain", (*of_all, *of_drawing, *of_given))
         self.towers, self.sampler, self.samples, self.generator = towers, sampler, samples, sampler.generator
         self.loss_function, self.weight = LOSSES[loss], weight
+        self.is_exact = sampler.is_exact and loss == "softmax"
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[Context, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -45,12 +46,16 @@ class Chain(LoggedModel):
         with tf.GradientTape() as tape:
             retriever: Retriever = self.towers["retriever"]
             query = retriever.encode_examples(context, training=True)  # [B, D]
+            every = self.sampler.every(query) if self.is_exact else None
             with tape.stop_recording():
-                resampled = self.sampler.resample(query, target)
+                resampled = self.sampler.resample(query, target, every)
             scores = inner(query, retriever.item_vectors(tf.concat([target[:, None], resampled.drawn.samples], axis=1)))
             pool = resampled.pool
-            values["log_loss_retriever"] = estimated_log_loss(
-                scores[:, 0], resampled.scores, pool.log_count, pool.items == target[:, None]
+            is_hit = pool.items == target[:, None]
+            values["log_loss_retriever"] = (
+                estimated_log_loss(scores[:, 0], resampled.scores, pool.log_count, is_hit)
+                if every is None
+                else full_log_softmax(scores[:, 0], every)
             )
             total = tf.zeros_like(target, tf.float32)
             for place, (before, after) in enumerate(itertools.pairwise(names)):
@@ -58,7 +63,10 @@ class Chain(LoggedModel):
                 given = tower.score(
                     context, tf.concat([target[:, None], drawn.samples], axis=1), training=True
                 )  # [B, 1 + L]
-                learned[before].append(self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q))
+                if before == "retriever" and every is not None:  # what its draws would estimate
+                    learned[before].append(values["log_loss_retriever"])
+                else:
+                    learned[before].append(self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q))
                 learned[after].append(self.loss_function(given[:, 0], given[:, 1:], *drawn.log_q))
                 values[f"effective_sample_size_{before}"] = resampled.effective_size
                 values[f"target_share_{before}"] = resampled.target_share

@@ -8,7 +8,7 @@ from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, full
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler, Source
 from tfcorr.cooperation.sampling import Resampled
-from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
+from tfcorr.cooperation.strategies import UNCORRECTED, negatives_of
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Ranker, Retriever, inner
 
@@ -42,7 +42,6 @@ class Joint(LoggedModel):
         self.retriever, self.ranker, self.sampler, self.weight = retriever, ranker, sampler, weight
         self.loss_name, self.generator = loss, sampler.generator
         self.is_exact = sampler.is_exact and loss == "softmax"
-        self.negatives = NEGATIVES[sampler.settings.negatives or "resample"]
 
     def teach(self, source: Source, retrieved: "Scores", ranked: "Scores") -> tf.Tensor:
         """The loss by which the retriever learns from the ranker: [B]; no gradient may flow into the ranker.
@@ -62,9 +61,9 @@ class Joint(LoggedModel):
             with tape.stop_recording():
                 resampled = self.sampler.resample(query, target, every)
                 source = self.sampler.source(
-                    lambda: query, target, lambda: resampled, lambda ids: self.ranker.score(context, ids)
+                    lambda: query, target, lambda: resampled, lambda ids: self.ranker.score(context, ids, training=True)
                 )
-                negatives = self.negatives(source)
+                negatives = negatives_of(self.sampler.settings.negatives or "resample", source)
             retrieved = Scores(
                 lambda ids: inner(query, self.retriever.item_vectors(ids)), target, resampled.drawn.samples
             )

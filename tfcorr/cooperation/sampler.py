@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfcorr.cooperation.proposals import Proposal, proposal_of
 from tfcorr.cooperation.sampling import Pool, Resampled, SamplerSettings, pool_of_all, resample, resample_all
+from tfcorr.settings import InputError
 from tfcorr.towers.layers import Retriever
 
 Best = Callable[
@@ -35,6 +36,13 @@ class Sampler:
         """
         self.settings, self._counts, self._retriever, self._best = settings, counts, retriever, best
         self.items, self.generator = len(counts), tf.random.Generator.from_seed(seed)
+        taken = {"ltop": settings.samples, "dns": settings.samples, "ltoprand": settings.local_top}
+        wanted = taken.get(settings.negatives or "", 0)
+        if settings.pool == "all" and wanted >= self.items:
+            raise InputError(
+                f"sampler.negatives: {settings.negatives} takes {wanted} items beside the target, of {self.items} in "
+                f"all; lower sampler.{'local_top' if settings.negatives == 'ltoprand' else 'samples'}"
+            )
 
     @cached_property
     def uniform(self) -> Proposal:
@@ -121,7 +129,7 @@ class Source:
     """What a strategy may draw from in one step, for B contexts with `target` [B] int32.
 
     `resampled()` is what the retriever drew in two steps; `best(count)` are its best items of all, [B, count], best
-    first; `rank(ids)` are the ranker's scores [B, n] of ids [B, n].
+    first; `rank(ids)` are the ranker's scores [B, n] of ids [B, n], as in training.
     """
 
     sampler: Sampler

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfcorr.cooperation.losses import NEVER
 from tfcorr.cooperation.proposals import Proposal
 from tfcorr.cooperation.sampler import Source
 from tfcorr.cooperation.sampling import DistillationSet, Drawn, NegativeStrategy
@@ -104,6 +105,15 @@ UNCORRECTED = {
     "ltoprand",
     "dns",
 }  # from their draws no loss over all items can be estimated
+
+
+def negatives_of(strategy: NegativeStrategy, source: Source) -> Drawn:
+    """What a strategy draws for the ranker; where hits are removed, no draw that is the target counts as a negative."""
+    drawn = NEGATIVES[strategy](source)
+    if source.sampler.settings.correction != "hits-removed":
+        return drawn
+    is_hit = drawn.samples == source.target[:, None]
+    return drawn._replace(sample_log_q=tf.where(is_hit, NEVER, drawn.sample_log_q))
 
 
 def uncorrected(samples: tf.Tensor) -> Drawn:

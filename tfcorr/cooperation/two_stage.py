@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfcorr.cooperation.losses import LOSSES, LossName, estimated_log_loss, full_log_softmax, hardness
 from tfcorr.cooperation.model import LoggedModel, rows_of_all_replicas
 from tfcorr.cooperation.sampler import Sampler
-from tfcorr.cooperation.strategies import NEGATIVES, UNCORRECTED
+from tfcorr.cooperation.strategies import UNCORRECTED, negatives_of
 from tfcorr.data.batches import Context
 from tfcorr.towers.layers import Retriever, Tower, inner
 
@@ -83,8 +83,10 @@ class RankerAlone(Alone):
         rows, settings = rows_of_all_replicas(target), self.sampler.settings
         query = cache(lambda: self.retriever.encode_context(context))
         resampled = cache(lambda: self.sampler.resample(query(), target))
-        source = self.sampler.source(query, target, resampled, lambda ids: self.tower.score(context, ids))
-        drawn = NEGATIVES[settings.negatives or settings.proposal](source)
+        source = self.sampler.source(
+            query, target, resampled, lambda ids: self.tower.score(context, ids, training=True)
+        )
+        drawn = negatives_of(settings.negatives or settings.proposal, source)
         with tf.GradientTape() as tape:
             scores = self.tower.score(context, tf.concat([target[:, None], drawn.samples], axis=1), training=True)
             loss = self.loss_function(scores[:, 0], scores[:, 1:], *drawn.log_q)

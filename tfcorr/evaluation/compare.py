@@ -106,6 +106,8 @@ def paired_test(stage: str, metric: str, first: npt.NDArray[np.float64], second:
     means = float(first.mean()), float(second.mean())
     if np.array_equal(first, second):  # the test has nothing to divide by
         return Difference(stage, metric, *means, 0.0, 0.0, 0.0, 1.0)
+    if len(first) < 2:  # nothing is known of others
+        return Difference(stage, metric, *means, means[0] - means[1], -np.inf, np.inf, 1.0)
     result = stats.ttest_rel(first, second)
     low, high = result.confidence_interval(0.95)
     return Difference(stage, metric, *means, means[0] - means[1], float(low), float(high), float(result.pvalue))

@@ -15,6 +15,7 @@ from tfcorr.evaluation.metrics import MISSED, ndcg
 
 Floats = npt.NDArray[np.float32]
 RIDGE = 1.0  # of a user more or less: it keeps the fit finite where scores tell the targets from all others
+BLOCK = 2048  # users at once, so that what is computed beside their scores takes little memory
 STEPS = 50  # of Newton's method at most; some ten are enough
 CLOSE = 1e-6  # improvement of the mean log-loss below which it ends
 
@@ -72,7 +73,7 @@ def fit_order(scored: Scored, stages: Iterable[str], k: int) -> Order:
     ]  # a tower that diverged is no help
     if not len(scored.column) or not names:
         return Order({best: 1.0}, dict.fromkeys(scored.scores, 1.0), found)
-    scales = {name: _scale(scored.scores[name]) for name in names}
+    scales = {best: 1.0} | {name: _scale(scored.scores[name]) for name in names}
     features = np.stack([scored.scores[name] / scales[name] for name in names], axis=-1)  # [n, R, S]
     fitted = fit_softmax(features, scored.column)
     weights = {name: float(weight) / scales[name] for name, weight in zip(names, fitted, strict=True)}
@@ -94,30 +95,39 @@ def fit_softmax(features: Floats, column: npt.NDArray[np.int64]) -> npt.NDArray[
     """
     is_item = np.isfinite(features[..., 0])
     features = np.where(is_item[..., None], features, 0)
-    features = features - np.take_along_axis(features, column[:, None, None], axis=1)  # so that the target's are zeros
+    features -= np.take_along_axis(features, column[:, None, None], axis=1)  # so that the target's are zeros
     users, _, size = features.shape
+    blocks = [slice(begin, begin + BLOCK) for begin in range(0, users, BLOCK)]
 
-    def loss(weights: npt.NDArray[np.float64]) -> tuple[float, Floats]:
-        logits = np.where(is_item, features @ weights.astype(np.float32), -np.inf)
+    def shares(weights: npt.NDArray[np.float64], block: slice) -> tuple[Floats, Floats]:
+        """The softmax of some users, [b, R], and minus its logarithm at the target, [b]."""
+        logits = np.where(is_item[block], features[block] @ weights.astype(np.float32), -np.inf)
         highest = logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits - highest)
-        total = shares.sum(axis=1, keepdims=True)
-        return float((highest + np.log(total)).sum() + RIDGE / 2 * weights @ weights) / users, shares / total
+        found = np.exp(logits - highest)
+        total = found.sum(axis=1, keepdims=True)
+        return found / total, (highest + np.log(total))[:, 0]
+
+    def loss(weights: npt.NDArray[np.float64]) -> float:
+        likelihood = sum(float(shares(weights, block)[1].sum(dtype=np.float64)) for block in blocks)
+        return (likelihood + RIDGE / 2 * float(weights @ weights)) / users
 
     weights = np.zeros(size)
-    value, shares = loss(weights)
+    value = loss(weights)
     for _ in range(STEPS):
-        means = np.einsum("nr,nrs->ns", shares, features)
-        gradient = means.sum(axis=0, dtype=np.float64) + RIDGE * weights
-        weighted = (shares[..., None] * features).reshape(-1, size)
-        hessian = (weighted.T @ features.reshape(-1, size) - means.T @ means).astype(np.float64) + RIDGE * np.eye(size)
+        gradient, hessian = RIDGE * weights, RIDGE * np.eye(size)
+        for block in blocks:
+            of_block = shares(weights, block)[0]
+            means = np.einsum("nr,nrs->ns", of_block, features[block])
+            weighted = (of_block[..., None] * features[block]).reshape(-1, size)
+            gradient += means.sum(axis=0, dtype=np.float64)
+            hessian += weighted.T @ features[block].reshape(-1, size) - means.T @ means
         step = np.linalg.solve(hessian, gradient)
         length = 1.0
-        while (found := loss(weights - length * step))[0] > value and length > CLOSE:
+        while (found := loss(weights - length * step)) > value and length > CLOSE:
             length /= 2
-        improvement = value - found[0]
+        improvement = value - found
         if improvement > 0:
-            weights, (value, shares) = weights - length * step, found
+            weights, value = weights - length * step, found
         if improvement < CLOSE:
             break
     return weights

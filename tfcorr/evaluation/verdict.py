@@ -34,16 +34,24 @@ def judge(ranks: Mapping[str, npt.NDArray[np.int32]], k: int) -> Verdict:
         paired_test(stage, f"ndcg@{k}", gains["cascade"], each) for stage, each in gains.items() if stage != "cascade"
     ]
     best = max((each for each in found if each.stage in SIMPLER), key=lambda each: each.second)
-    values = f"NDCG@{k} {best.first:.4f} against {best.second:.4f}, {_more(best)}"
+    ahead = [each for each in found if each.high < 0 and each.second > best.second]
+    if ahead:  # an order of the cascade's own parts
+        best = max(ahead, key=lambda each: each.second)
+        return Verdict(found, f"The order of {best.stage} by itself ranks best, above the cascade: {_values(best, k)}.")
+    simpler, values = SIMPLER[best.stage], _values(best, k)
     if best.low > 0:
-        return Verdict(found, f"The cascade ranks best; next is {SIMPLER[best.stage]}: {values}.")
+        return Verdict(found, f"The cascade ranks best; next is {simpler}: {values}.")
     if best.high < 0:
-        name = SIMPLER[best.stage].capitalize()
-        return Verdict(found, f"{name} ranks best, and the cascade is not worth it on these data: {values}.")
+        return Verdict(
+            found, f"{simpler.capitalize()} ranks best, and the cascade is not worth it on these data: {values}."
+        )
     return Verdict(
-        found,
-        f"The cascade is level with {SIMPLER[best.stage]}, so what it adds is not worth it on these data: {values}.",
+        found, f"The cascade is level with {simpler}, so what it adds is not worth it on these data: {values}."
     )
+
+
+def _values(difference: Difference, k: int) -> str:
+    return f"NDCG@{k} {difference.first:.4f} against {difference.second:.4f}, {_more(difference)}"
 
 
 def _more(difference: Difference) -> str:

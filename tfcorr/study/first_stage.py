@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import tfcorr
 from tfcorr.config import RunSettings, flat, save_settings
+from tfcorr.cooperation.two_stage import RetrieverAlone
 from tfcorr.data.sources import load
 from tfcorr.files import locked, remove_whole, write_whole
 from tfcorr.settings import InputError
@@ -21,6 +22,7 @@ LATER = ("name", "middle", "ranker", "evaluation.order")  # what the first stage
 LATER_TRAINING = ("method", "start", "start_rate", "kl_weight", "adversarial_weight", "ranker")
 DRAWS = ("proposal", "alpha", "pool", "pool_scope", "correction")  # what it reads of the sampler's settings
 CARRIED = ("provenance.json", "cpu.json")
+SHARED_CPU = "shared_cpu.json"  # in a cell's folder, what another spent on the first stage
 
 
 def has_first_stage(settings: RunSettings) -> bool:
@@ -63,11 +65,18 @@ class FirstStage(tf.keras.callbacks.Callback):
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Before each stage: a run that was killed after its first begins with another."""
+        if not isinstance(self.model, RetrieverAlone):
+            self._is_trained()
+
     def on_train_end(self, logs: Any = None) -> None:
-        """After each stage of the run."""
-        if not self.shared.exists() and [path.name for path in (self._folder / "checkpoints").iterdir()] == [
-            "retriever"
-        ]:
+        """After each stage."""
+        self._is_trained()
+
+    def _is_trained(self) -> None:
+        stages = [path.name for path in (self._folder / "checkpoints").iterdir()]
+        if not self.shared.exists() and stages == ["retriever"]:
             write_whole(self.shared, self._keep)
         self._lock.close()
 
@@ -78,6 +87,7 @@ class FirstStage(tf.keras.callbacks.Callback):
     def _bring(self, folder: Path) -> None:
         _copy(self.shared, folder)
         shutil.copy(self.shared / "history.csv", folder)
+        shutil.copy(self.shared / "cpu.json", folder / SHARED_CPU)
         save_settings(self._settings, folder / "settings.yaml")
 
 

@@ -88,7 +88,9 @@ def cost(cell: Cell, records: Records, sizes: Mapping[str, int]) -> float:
     known = [each for each in records.all() if not each.failed]
     alike = [each for each in known if _kind(each.settings) == _kind(cell.explicit)]
     nearest = [each for each in alike if each.dataset == cell.dataset] or alike or known
-    return sizes[cell.dataset] * median([each.cpu_seconds / each.sizes["interactions"] for each in nearest] or [1e-3])
+    return sizes[cell.dataset] * median(
+        [(each.cpu_seconds - each.shared_cpu_seconds) / each.sizes["interactions"] for each in nearest] or [1e-3]
+    )
 
 
 def _kind(settings: dict[str, object]) -> tuple[object, ...]:

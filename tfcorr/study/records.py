@@ -34,6 +34,9 @@ class Record(Settings):
     ranks: dict[str, str] = Field({}, description="by stage, as `packed` makes it of every user's rank")
     epochs: int
     cpu_seconds: float
+    shared_cpu_seconds: float = Field(
+        0.0, description="of these, what another cell spent on the retriever that both have"
+    )
     machine: str
     versions: dict[str, str]
 

@@ -149,7 +149,9 @@ class Cell:
         always = ("retriever.name", "ranker.name", "seed")
         never = ("name", *PLACES)
         return {
-            name: value for name, value in found if name not in never and (name in always or usual.get(name) != value)
+            name: value
+            for name, value in found
+            if name not in never and (name in always or name not in usual or usual[name] != value)
         }
 
     @cached_property

@@ -136,7 +136,8 @@ def _caption(
         f"{run.data.min_interactions} times); SHA-256 {done[0].data_sha256[:12]}…"
     )
     seen = "left out" if evaluation.exclude_seen else "candidates too"
-    some = f" of {evaluation.validation_users:,} users" if evaluation.validation_users else ""
+    measured = evaluation.validation_users
+    some = f" of {measured:,} users" if measured and measured < sizes["users"] else ""
     yield (
         f"- Protocol: leave one out, all items ranked, items of the history {seen}; the retriever hands on "
         f"{evaluation.retrieve}, and "
@@ -161,7 +162,7 @@ def _caption(
     failed = [f"{what}: {each.failed}" for what, each in tried.items() if each.failed]
     if failed:
         yield f"- Failed: {_escaped('; '.join(failed))}."
-    hours = sum(each.cpu_seconds for each in done) / 3600
+    hours = sum(each.cpu_seconds - each.shared_cpu_seconds for each in done) / 3600
     machines = ", ".join(dict.fromkeys(each.machine for each in done))
     versions = ", ".join(
         dict.fromkeys(f"tfcorr {each.versions['tfcorr']}, TensorFlow {each.versions['tensorflow']}" for each in done)

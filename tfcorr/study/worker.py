@@ -21,7 +21,7 @@ from tfcorr.files import read_intact, remove_whole, write_whole
 from tfcorr.history import best_epoch
 from tfcorr.settings import InputError
 from tfcorr.study import RESULT
-from tfcorr.study.first_stage import FirstStage, has_first_stage, is_of
+from tfcorr.study.first_stage import SHARED_CPU, FirstStage, has_first_stage, is_of
 from tfcorr.towers.own import register_own
 from tfcorr.training import Diverged
 
@@ -93,7 +93,9 @@ def measure(settings: RunSettings, root: Path, ranker_alone: bool) -> None:
             "test": {stage: _rounded(each) for stage, each in found.metrics.items()},
             "ranks": {stage: rank_column(table, stage).tolist() for stage in found.metrics},
         }
+    shared = folder / SHARED_CPU
     result["cpu_seconds"] = round(clock.seconds, 1)
+    result["shared_cpu_seconds"] = round(json.loads(shared.read_text()), 1) if shared.exists() else 0.0
     write_whole(folder / RESULT, lambda path: path.write_text(json.dumps(result)))
 
 
