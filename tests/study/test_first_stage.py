@@ -1,5 +1,6 @@
 """What cells have alike, the retriever's own training, is done once."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.conftest import FPMC, LIGHT, write_project
 from tfcorr import runs
 from tfcorr.config import load_settings
-from tfcorr.study import worker
+from tfcorr.study import RESULT, worker
 from tfcorr.study.first_stage import PREFIX, FirstStage
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -62,6 +63,17 @@ def test_a_cell_takes_over_the_retriever_that_another_trained(root, monkeypatch)
     assert kept(root, None) == [shared]
     assert set(kept(root, "first")["stage"]) == {"retriever", "joint"}
     assert set(pl.read_csv(shared / "history.csv")["stage"]) == {"retriever"}
+
+
+def test_who_takes_it_over_ends_where_one_ends_that_trained_it_itself(root):
+    settings = settings_of(root.parent, "apart", "training.method=two-stage", "ranker.dropout=0.3")
+    for where in (root, root.parent / "elsewhere"):
+        worker.measure(settings, where, ranker_alone=False)
+    ours, theirs = (kept(where, "apart").drop("seconds") for where in (root, root.parent / "elsewhere"))
+    assert ours.select(theirs.columns).equals(theirs)
+    shared, own = (json.loads((where / "apart" / RESULT).read_text()) for where in (root, root.parent / "elsewhere"))
+    assert shared["ranks"] == own["ranks"]
+    assert 0 == own["shared_cpu_seconds"] < shared["shared_cpu_seconds"] < shared["cpu_seconds"]
 
 
 DRAWN = "sampler.correction=item"
