@@ -46,8 +46,9 @@ class PairCounts:
         totals = tf.gather(self.totals.read_value(), first)
         if without is not None:
             owned, user = self.owned.read_value(), tf.cast(without, tf.int64)[:, None] * self.pairs  # [B, 1]
-            _, is_own = _find(owned, user[:, None] + tf.cast(position, tf.int64))
-            users -= tf.cast(is_own & is_pair, tf.int32)
+            found = tf.where(is_pair)  # few are pairs, and only these are looked up
+            pair = tf.gather(user[:, 0], found[:, 0]) + tf.cast(tf.gather_nd(position, found), tf.int64)
+            users -= tf.scatter_nd(found, tf.cast(_find(owned, pair)[1], tf.int32), tf.shape(users, tf.int64))
             begin, end = (
                 _count_below(keys, (first + more) * (self.items + 1)) for more in (0, 1)
             )  # of the first items' pairs
@@ -119,8 +120,9 @@ class CountingRanker(RankerAround):
         scores = GAIN * tf.linalg.matvec(tf.math.log1p(self.settings.scale * shares), self.of_pairs)
         if not self.settings.repeats:
             return scores
-        is_there = (history[:, None, :] == candidates[:, :, None]) & (history > 0)[:, None, :]  # [B, K, M]
+        items = tf.where(candidates > 0, candidates, -1)  # no padding is one
+        is_there = history[:, None, :] == items[:, :, None]  # [B, K, M]
         age = tf.reduce_min(tf.where(is_there, places_from_the_latest(history)[:, None, :], self.longest), axis=2)
-        times = tf.math.log1p(tf.math.count_nonzero(is_there, axis=2, dtype=tf.float32))
+        times = tf.math.log1p(tf.reduce_sum(tf.where(is_there, 1.0, 0.0), axis=2))
         weight = tf.where(age < self.longest, tf.gather(self.of_age, age), 0.0)
         return scores + GAIN * (weight + self.of_times * times)
