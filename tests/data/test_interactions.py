@@ -72,6 +72,42 @@ def test_unusual_characters_do_not_end_a_row(tmp_path):
     assert read_interactions(settings(path)).collect().rows() == [("u\u2028v", "i\x0b", 1), ("u", "j", 2)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "kept"),
+    [
+        (pl.Boolean, "event == True", [1, 3]),
+        (pl.Boolean, "event != False", [1, 3]),
+        (pl.Boolean, "event == 0", [0]),
+        (pl.Float64, "event != 0", [1, 3]),
+        (pl.Float64, "event == 1.0", [1, 3]),
+        (pl.Int8, "event == '1'", [1, 3]),
+        (pl.String, "event != 0", [1, 3]),
+        (pl.Categorical, "event == 1", [1, 3]),
+        (pl.Enum(["0", "1"]), "event != buy", [0, 1, 3]),
+    ],
+)
+def test_events_are_compared_as_what_their_column_holds(tmp_path, kind, rule, kept):
+    """A row without an event is kept by no filter."""
+    values = [0, 1, None, 1]
+    texts = kind in (pl.String, pl.Categorical) or isinstance(kind, pl.Enum)
+    event = pl.Series([None if each is None else str(each) for each in values] if texts else values).cast(kind)
+    pl.DataFrame({"user_id": list("abcd"), "item_id": ["i"] * 4, "timestamp": range(4), "event": event}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    found = read_interactions(settings(tmp_path / "a.parquet", columns=Columns(event="event"), filter=rule))
+    assert found.collect()["time"].to_list() == kept
+
+
+@pytest.mark.parametrize(("kind", "holds"), [(pl.Boolean, "true and false"), (pl.Int64, "numbers")])
+def test_an_event_that_the_column_cannot_hold_is_told(tmp_path, kind, holds):
+    table = {"user_id": ["a"], "item_id": ["i"], "timestamp": [1], "event": pl.Series([1]).cast(kind)}
+    pl.DataFrame(table).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match=rf"the event column holds {holds}; data.filter is 'event == buy', expected one"
+    ):
+        read_interactions(settings(tmp_path / "a.parquet", columns=Columns(event="event"), filter="event == buy"))
+
+
 def test_an_empty_last_column_is_no_ragged_row(tmp_path):
     path = write(tmp_path, "user_id,item_id,timestamp,note\nu,i,1,\nu,j,2,x\n")
     assert read_interactions(settings(path)).collect().height == 2

@@ -4,10 +4,11 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
@@ -221,7 +222,10 @@ def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
     content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     if not content.strip():
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
-    header = next(csv.reader([content.split(b"\n", 1)[0].decode().rstrip("\r")], delimiter=separator))
+    first = content.split(b"\n", 1)[0].decode().rstrip("\r")
+    header = next(csv.reader([first], delimiter=separator))
+    if first.count('"') % 2:
+        raise InputError(f"{path}: in the header a quote opens that is never closed: {first[:80]!r}; mend it")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: the header names {', '.join(twice)} twice; every column needs a name of its own")
@@ -241,21 +245,71 @@ def _is_regular(content: bytes, separator: str, fields: int) -> bool:
 
 
 def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> Table:
-    """Reads row by row, as Polars fills short rows and does not say where a long one stands."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(lines)
-    rows, ragged = [], 0
-    for number, row in enumerate((row for row in lines if row), start=2):
-        if len(row) == len(header):
+    """Reads row by row, as Polars fills short rows and does not say where a long one stands.
+
+    A row that cannot be read is refused or, with `skip`, left out, and reading goes on at the next line: a stray quote
+    must not swallow what follows it.
+    """
+    lines = list(io.StringIO(text, newline=""))
+    header, start = next(csv.reader(lines, delimiter=separator)), 1
+    rows, ragged, number = [], 0, 2
+    while start < len(lines):
+        row, end, problem = _row(lines, start, separator, len(header))
+        if problem and on_bad_rows == "fail":
+            raise InputError(f"{path}, row {number}: {problem}; mend the row, or set data.on_bad_rows: skip")
+        if problem:
+            ragged, end = ragged + 1, end if row else start + 1
+        elif row:
             rows.append([value or None for value in row])
-        elif on_bad_rows == "skip":
-            ragged += 1
-        else:
-            raise InputError(
-                f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}: {separator.join(row)!r}; "
-                "mend the row, or set data.on_bad_rows: skip"
-            )
+        number += bool(row or problem)
+        start = end
     return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").lazy(), 2, ragged)
+
+
+def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[list[str], int, str]:
+    """The row that begins at a line, the line after it, and what is wrong with it.
+
+    Where a quote seems to be a stray one the row is empty. A quoted field may hold line breaks; but where each of its
+    lines has as many separators as a row has, they are rows.
+    """
+    if '"' not in lines[start]:
+        text = lines[start].rstrip("\r\n")
+        row = text.split(separator) if text else []
+        return row, start + 1, _ragged(row, fields, separator)
+    taken: list[str] = []
+    row = []
+
+    def take() -> Iterator[str]:
+        for line in itertools.islice(lines, start, None):
+            taken.append(line)
+            yield line
+
+    try:
+        row = next(csv.reader(take(), delimiter=separator))
+        if start + len(taken) == len(lines) and '"' in taken[-1 if len(taken) == 1 else 0]:
+            list(csv.reader(taken, delimiter=separator, strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            return [], start + 1, f"a quote opens that is never closed: {taken[0].strip()[:80]!r}"
+        if "field larger" in str(error):
+            return (
+                [],
+                start + 1,
+                f"a field is longer than {csv.field_size_limit():,} characters, as after a stray quote",
+            )
+        if not row:
+            return [], start + 1, str(error)
+    end = start + len(taken)
+    if len(taken) > 1 and all(line.count(separator) == fields - 1 for line in taken):
+        received = "".join(taken)[:80]
+        return [], end, f"a quoted field holds {len(taken) - 1} line breaks between what look like rows: {received!r}"
+    return row, end, _ragged(row, fields, separator)
+
+
+def _ragged(row: list[str], fields: int, separator: str) -> str:
+    if not row or len(row) == fields:
+        return ""
+    return f"{len(row)} fields, but the header has {fields}: {separator.join(row)!r}"
 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
@@ -284,7 +338,7 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
         "an empty item id": _empty("item"),
         "a time that is no number or date like 2024-05-31 12:30": real.is_null(),
     }
-    wanted = _filter(settings, schema.names(), where)
+    wanted = _filter(settings, schema, where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable
     good, found = pl.lit(value=True), dict[str, pl.Expr]()
@@ -355,17 +409,39 @@ class _Wanted:
     unreadable: pl.Expr
 
 
-def _filter(settings: DataSettings, roles: list[str], where: str) -> _Wanted | None:
+def _event(text: str, kind: pl.DataType, rule: str, where: str) -> pl.Expr:
+    """What a filter names, of the type of the column of events. Raises: InputError if the column holds no such."""
+    if kind == pl.Boolean:
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() in known:
+            return pl.lit(known[text.lower()])
+        raise InputError(
+            f"{where}: the event column holds true and false; data.filter is {rule!r}, expected one of these"
+        )
+    if kind.is_numeric():
+        try:
+            return pl.lit(int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text))
+        except ValueError:
+            raise InputError(
+                f"{where}: the event column holds numbers; data.filter is {rule!r}, expected one"
+            ) from None
+    return pl.lit(text)
+
+
+def _filter(settings: DataSettings, schema: pl.Schema, where: str) -> _Wanted | None:
     match = _FILTER.match(settings.filter or "")
     if match is None:
         return None
     rating, rating_operator, number, event, event_operator, text = match.groups()
     role = rating or event
-    if role not in roles:
+    if role not in schema:
         raise InputError(f"{where}: data.filter {settings.filter!r} needs data.columns.{role}, which is not set")
     if event:
-        kept = OPERATORS[event_operator](pl.col("event").cast(pl.String), text.strip("'\""))
-        return _Wanted(role, kept, pl.lit(value=False))
+        value = _event(text.strip("'\""), schema["event"], settings.filter or "", where)
+        column = pl.col("event")
+        if schema["event"] != pl.Boolean and not schema["event"].is_numeric():
+            column = column.cast(pl.String)
+        return _Wanted(role, OPERATORS[event_operator](column, value), pl.lit(value=False))
     value = pl.col("rating").cast(pl.Float64, strict=False)
     return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null() | ~value.is_finite())
 
