@@ -8,6 +8,8 @@ from tfcorr.data.interactions import DataSettings
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
 
+NUMBER = FeatureSettings(of="item", kind="numeric")
+
 
 def test_categories_are_numbered_in_their_order_wherever_a_cell_holds_several():
     column = pl.Series(["b|a", None, " c ", "", "a||b|b"])
@@ -34,9 +36,51 @@ def test_numbers_are_scaled_and_what_is_missing_is_their_mean():
     ]
     with pytest.raises(
         InputError,
-        match=r"x.csv: price is '3 EUR', expected a number; mend it, or set data.features.price.kind: categor",
+        match=r"x.csv: price of the interaction 2 by user and time is '3 EUR', expected a finite number; mend it, or",
     ):
         encode("price", FeatureSettings(of="item", kind="numeric"), pl.Series(["1", "3 EUR"]), "x.csv")
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), -float("inf"), "inf", "1e999", "NaN or so"])
+def test_a_number_that_is_not_finite_is_told_with_whose_it_is(wrong):
+    column = pl.Series([None, 1, wrong], strict=False) if isinstance(wrong, float) else pl.Series([None, "1", wrong])
+    with pytest.raises(InputError, match=r"x.csv: price of item 'b' is .*, expected a finite number; mend it, or"):
+        encode("price", NUMBER, column, "x.csv", owners=[None, "item 'a'", "item 'b'"])
+
+
+def test_no_number_is_none_however_it_is_written():
+    for column in (pl.Series([None, float("nan"), 1, 3]), pl.Series(["", " nan ", " 1 ", "3"])):
+        assert encode("price", NUMBER, column, "x.csv").values.tolist() == [0, 0, -1, 1]
+
+
+def test_numbers_whose_deviation_is_not_finite_are_told():
+    with pytest.raises(
+        InputError, match=r"x.csv: price has numbers as large as -1e\+308, whose mean or deviation is not"
+    ):
+        encode("price", NUMBER, pl.Series([1.0, -1e308, 9.0]), "x.csv")
+
+
+@pytest.mark.parametrize("column", [pl.Series([["a"], ["b", "c"]]), pl.Series([{"a": 1}]), pl.Series([b"a"])])
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_a_column_of_lists_or_bytes_is_told(column, kind):
+    with pytest.raises(InputError, match=r"x.csv: column 'price' holds .*; expected one text or number a cell"):
+        encode("price", FeatureSettings(of="item", kind=kind), column, "x.csv")
+
+
+@pytest.mark.parametrize("cell", ["inf", "-inf", "1e999", "cheap"])
+def test_a_number_of_an_interaction_that_is_not_finite_is_told_with_its_row(tmp_path, cell):
+    rows = "".join(f"u{row // 5},i{row % 4},{row},{cell if row == 7 else row}\n" for row in range(20))
+    (tmp_path / "clicks.csv").write_text(f"user_id,item_id,timestamp,price\n{rows}")
+    features = {"price": FeatureSettings(of="interaction", kind="numeric")}
+    settings = DataSettings(path=tmp_path / "clicks.csv", features=features, min_interactions=1)
+    with pytest.raises(
+        InputError, match=rf"row 9: a price that is no finite number; received .*{cell}.*; mend the row"
+    ):
+        load(settings)
+    found = load(settings.model_copy(update={"on_bad_rows": "skip"}))
+    assert len(found.histories.items) == 19
+    assert ("skipped: a price that is no finite number", -1, None, None) in found.account
+    assert np.isfinite([found.features[0].mean, found.features[0].scale]).all()
 
 
 @pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])

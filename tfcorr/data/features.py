@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, model_validator
 
+from tfcorr.data.values import check_plain, numbers_of
 from tfcorr.files import read_intact
 from tfcorr.settings import InputError, Settings
 
@@ -71,29 +72,43 @@ class Feature:
         return replace(self, values=np.zeros((rows, *self.values.shape[1:]), self.values.dtype))
 
 
-def encode(name: str, settings: FeatureSettings, column: pl.Series, where: str, like: Feature | None = None) -> Feature:
-    """A feature from a column with a row for each of its owners, in their order.
+def encode(
+    name: str,
+    settings: FeatureSettings,
+    column: pl.Series,
+    where: str,
+    like: Feature | None = None,
+    owners: Sequence[str | None] = (),
+) -> Feature:
+    """A feature from a column with a row for each of its owners, in their order; `owners` names these in messages.
 
     Numbers are scaled by their own mean and deviation, or as those of the feature that it is to be like. Raises:
     InputError if numbers cannot be read.
     """
+    check_plain(name, column.dtype, where)
     if settings.kind == "numeric":
-        numbers = column.cast(pl.Float64, strict=False)
-        wrong = column.filter(
-            numbers.is_null() & column.is_not_null() & (column.cast(pl.String).str.strip_chars() != "")
-        )
-        if len(wrong):
+        value, wrong = numbers_of("cell", column.dtype)
+        read = column.to_frame("cell").select(value=value, wrong=wrong)
+        if read["wrong"].any():
+            worst = int(read["wrong"].arg_max() or 0)
             raise InputError(
-                f"{where}: {name} is {wrong[0]!r}, expected a number; mend it, or set data.features.{name}.kind: "
-                "categorical"
+                f"{where}: {name} of {owners[worst] if owners else f'the interaction {worst + 1} by user and time'} is "
+                f"{column[worst]!r}, expected a finite number; mend it, or set data.features.{name}.kind: categorical"
             )
-        known = numbers.drop_nulls().drop_nans()
+        numbers = read["value"]
+        known = numbers.drop_nulls()
         mean, scale = 0.0, 1.0
         if len(known):
-            mean, scale = float(known.mean()), float(known.std(ddof=0)) or 1.0  # type: ignore[arg-type]
+            with np.errstate(over="ignore"):
+                mean, scale = float(known.mean()), float(known.std(ddof=0)) or 1.0  # type: ignore[arg-type]
+        if not np.isfinite([mean, scale]).all():
+            largest = known[int(known.abs().arg_max() or 0)]
+            raise InputError(
+                f"{where}: {name} has numbers as large as {largest:g}, whose mean or deviation is not finite; mend them"
+            )
         if like is not None:
             mean, scale = like.mean, like.scale
-        values = ((numbers - mean) / scale).fill_nan(None).fill_null(0).to_numpy().astype(np.float32)
+        values = ((numbers - mean) / scale).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
     cells = column.cast(pl.String).fill_null("")
     lists = (
@@ -182,7 +197,15 @@ class FeatureSource:
             keyed, on="key", how="left", maintain_order="left"
         )
         return [
-            encode(name, each, aligned[f"of {name}"], side.where, self.like.get(name)) for name, each in wanted.items()
+            encode(
+                name,
+                each,
+                aligned[f"of {name}"],
+                side.where,
+                self.like.get(name),
+                [f"{of} {id!r}" for id in [None, *ids]],
+            )
+            for name, each in wanted.items()
         ]
 
 

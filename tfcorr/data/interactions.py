@@ -19,6 +19,7 @@ import polars as pl
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.data.features import FeatureSettings
+from tfcorr.data.values import numbers_of
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
@@ -338,6 +339,9 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
         "an empty item id": _empty("item"),
         "a time that is no number or date like 2024-05-31 12:30": real.is_null(),
     }
+    for name, each in settings.features.items():
+        if FEATURE + name in schema and each.kind == "numeric":
+            problems[f"a {name} that is no finite number"] = numbers_of(FEATURE + name, schema[FEATURE + name]).wrong
     wanted = _filter(settings, schema, where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable
@@ -442,8 +446,8 @@ def _filter(settings: DataSettings, schema: pl.Schema, where: str) -> _Wanted | 
         if schema["event"] != pl.Boolean and not schema["event"].is_numeric():
             column = column.cast(pl.String)
         return _Wanted(role, OPERATORS[event_operator](column, value), pl.lit(value=False))
-    value = pl.col("rating").cast(pl.Float64, strict=False)
-    return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null() | ~value.is_finite())
+    value = numbers_of("rating", schema["rating"]).value
+    return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null())
 
 
 def _check_types(schema: pl.Schema, where: str) -> None:

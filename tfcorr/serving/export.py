@@ -68,7 +68,8 @@ class FeatureCode(tf.Module):
         -> [B]."""
         if self.numbers is not None:
             return self.numbers.lookup(values)
-        return tf.where(tf.math.is_finite(values), (values - self.mean) / self.scale, 0.0)
+        scaled = (values - self.mean) / self.scale
+        return tf.where(tf.math.is_finite(scaled), scaled, 0.0)
 
 
 def _numbers_of(ids: list[str]) -> tf.lookup.StaticHashTable:

@@ -195,6 +195,9 @@ def _column(name: str, spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name}: expected a number, received {value!r}") from None
+        number = math.inf
+    if abs(number) > np.finfo(np.float32).max:  # NaN is a number that is not known
+        raise InputError(f"{name}: expected a finite number, received {value!r}")
+    return number
