@@ -103,7 +103,10 @@ def test_the_command_prepares_a_file_with_titles_of_their_own(tmp_path, capsys):
     interactions = select(Table(rows.lazy(), 1), DataSettings(path=tmp_path / "clicks.parquet"), "rows")
     interactions.titles.update(read_titles(TitleSettings(path=tmp_path / "titles.csv")))
     same(read_prepared(tmp_path / "out"), prepare(interactions, 1))
-    assert "left: 24 interactions, 2 users, 7 items\nprepared in" in capsys.readouterr().out
+    assert (
+        "left: 24 interactions, 2 users, 7 items\nof these without a title: 6 items\nprepared in"
+        in capsys.readouterr().out
+    )
     with pytest.raises(SystemExit, match="1"):
         beam.main([str(tmp_path / "clicks.yaml"), str(tmp_path / "out")])
     assert "error: " in capsys.readouterr().err

@@ -67,6 +67,51 @@ def test_a_column_of_lists_or_bytes_is_told(column, kind):
         encode("price", FeatureSettings(of="item", kind=kind), column, "x.csv")
 
 
+def shop(folder, users, items):
+    rows = [(f"00{u}", f"i{(u + t) % 6}", t) for u in range(4) for t in range(6)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "clicks.csv")
+    pl.DataFrame({"user": users, "age": range(len(users))}, schema={"user": pl.String, "age": pl.Int64}).write_csv(
+        folder / "users.csv"
+    )
+    pl.DataFrame({"item_id": items, "title": items}, schema={"item_id": pl.String, "title": pl.String}).write_csv(
+        folder / "titles.csv"
+    )
+    return DataSettings.parse(
+        {
+            "path": folder / "clicks.csv",
+            "min_interactions": 1,
+            "users": {"path": folder / "users.csv", "key": "user"},
+            "titles": {"path": folder / "titles.csv"},
+            "features": {"age": {"of": "user", "kind": "numeric"}},
+        }
+    )
+
+
+def test_a_table_that_knows_nobody_is_told_with_ids_of_both_sides(tmp_path):
+    settings = shop(tmp_path, ["0", "1", "2", "3"], ["i0"])
+    with pytest.raises(
+        InputError,
+        match=r"no user has a row in users.csv: ids there are such as '0', '1', '2', users such as '000', '001', '00",
+    ):
+        load(settings)
+    settings = shop(tmp_path, ["000"], ["I0", "I1"])
+    with pytest.raises(
+        InputError, match=r"no item has a title: ids there are such as 'I0', 'I1', items such as 'i0', "
+    ):
+        load(settings)
+
+
+def test_the_account_says_whom_a_table_does_not_know(tmp_path):
+    account = load(shop(tmp_path, ["000", "002", "009"], ["i1", "i2"])).account
+    assert account[-3:] == [
+        ("left", 24, 4, 6),
+        ("of these without a title", None, None, 4),
+        ("of these without a row in users.csv", None, 2, None),
+    ]
+    account = load(shop(tmp_path, ["000", "001", "002", "003"], [f"i{item}" for item in range(6)])).account
+    assert account[-1] == ("left", 24, 4, 6)
+
+
 @pytest.mark.parametrize("cell", ["inf", "-inf", "1e999", "cheap"])
 def test_a_number_of_an_interaction_that_is_not_finite_is_told_with_its_row(tmp_path, cell):
     rows = "".join(f"u{row // 5},i{row % 4},{row},{cell if row == 7 else row}\n" for row in range(20))

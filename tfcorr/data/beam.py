@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from tfcorr.data.dataset import check_trainable, dropped_and_left
+from tfcorr.data.dataset import Account, check_trainable, dropped_and_left, without
 from tfcorr.data.interactions import DataSettings, Table, check_any_left, check_rows, mapped_columns, read_titles, told
 from tfcorr.data.prepared import account_json, check_can_hold
 from tfcorr.settings import InputError
@@ -43,7 +43,6 @@ except ImportError as error:
         sys.exit(f"error: {advice}")
     raise ImportError(advice) from error
 
-Account = list[tuple[str, int, int | None, int | None]]
 Row = tuple[Any, ...]  # user, item, then what it is sorted by: time, the same where it is whole, file, row
 Values: TypeAlias = beam.PCollection[Any]
 
@@ -138,6 +137,12 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
         counts_before, (facts["left by items"][0], last["users"][0], last["items"][0]), least, where
     )
     check_trainable(last["trainable"][0], where)
+    if last["titles"][0] and last["untitled"][0]:
+        rows.append(without("a title", "item", last["untitled"][0]))
+        if last["untitled"][0] == last["items"][0]:
+            raise InputError(
+                f"{where}: no item has a title: write their ids as the interactions do, or leave titles out"
+            )
     return [(what, n, None, None) for what, n in told(account)] + rows
 
 
@@ -258,7 +263,8 @@ def _number(pipeline: beam.Pipeline, folder: str, work: str) -> None:
     trainable = histories | beam.Filter(
         lambda history: len(history[1]) >= 4
     )  # the first has no history, the last two are held out
-    counted = {"items": numbered, "users": histories, "trainable": trainable}
+    untitled = titled | "without a title" >> beam.Filter(lambda item: not item[1])
+    counted = {"items": numbered, "users": histories, "trainable": trainable, "titles": titles, "untitled": untitled}
     _note(output, {name: each | f"count {name}" >> beam.combiners.Count.Globally() for name, each in counted.items()})
 
 

@@ -1,8 +1,10 @@
 """A prepared set: what the interactions become, and all that is counted of it once."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +17,17 @@ from tfcorr.data.transitions import Transitions, count_transitions
 from tfcorr.settings import InputError
 
 NO_FEATURES = FeatureSource({})
+Account = list[tuple[str, int | None, int | None, int | None]]  # what, interactions, users, items
+EXAMPLES = 3  # of ids, in messages
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared set: catalogue, histories, and the account of every row as (what, interactions, users, items)."""
+    """A prepared set: catalogue, histories, and the account of every row."""
 
     catalogue: Catalogue
     histories: Histories
-    account: list[tuple[str, int, int | None, int | None]]
+    account: Account
     features: list[Feature] = field(default_factory=list)
     _transitions: dict[int, Transitions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -52,7 +56,7 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
 
     Raises: InputError if nothing is left, or nothing to train on.
     """
-    account: list[tuple[str, int, int | None, int | None]] = [(what, n, None, None) for what, n in interactions.account]
+    account: Account = [(what, n, None, None) for what, n in interactions.account]
     user_ids, item_ids = (interactions.collect(pl.col(role).unique())[role].sort() for role in ("user", "item"))
     columns = interactions.collect(_numbered("user", user_ids), _numbered("item", item_ids), pl.col("time"))
     users, items, times = (column.to_numpy() for column in columns)
@@ -73,6 +77,10 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     if source.cold and source.item is not None:
         ids += sorted(set(source.item.ids()) - set(ids))
     titles = [interactions.titles.get(item, "") for item in ids]
+    account += _without("a title", interactions.where, "item", ids, interactions.titles)
+    for side, of, known in ((source.item, "item", ids), (source.user, "user", histories.users)):
+        if side is not None:
+            account += _without(f"a row in {Path(side.where).name}", side.where, of, known, side.ids())
     features = source.encode_side("item", ids) + source.encode_side("user", histories.users)
     for name, each in source.settings.items():
         if each.of == "interaction":
@@ -85,9 +93,26 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
 
 
-def dropped_and_left(
-    before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str
-) -> list[tuple[str, int, int | None, int | None]]:
+def _without(what: str, where: str, of: str, ids: list[str], known: Collection[str]) -> Account:
+    """How many of the ids a table beside the interactions does not know. Raises: InputError if it knows none."""
+    lacking = len(set(ids) - set(known))
+    if known and lacking == len(ids):
+        ours, theirs = (", ".join(map(repr, sorted(each)[:EXAMPLES])) for each in (ids, known))
+        raise InputError(
+            f"{where}: no {of} has {what}: ids there are such as {theirs}, {of}s such as {ours}; write both alike, or "
+            "leave the table out"
+        )
+    if not known or not lacking:
+        return []
+    return [without(what, of, lacking)]
+
+
+def without(what: str, of: str, count: int) -> tuple[str, int | None, int | None, int | None]:
+    """A row of the account, on so many items or users that a table beside the interactions does not know."""
+    return f"of these without {what}", None, count if of == "user" else None, count if of == "item" else None
+
+
+def dropped_and_left(before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str) -> Account:
     """The account's last rows, of (interactions, users, items) before and after the rare were dropped.
 
     Raises: InputError if nothing is left.

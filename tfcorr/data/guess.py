@@ -101,7 +101,7 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
-        skipped = -sum(rows for what, rows, *_ in dataset.account if what.startswith("skipped"))
+        skipped = -sum(rows or 0 for what, rows, *_ in dataset.account if what.startswith("skipped"))
         longest = int(np.quantile(np.diff(histories.offsets), 0.9))
         sizes = len(histories.users), len(dataset.catalogue), len(histories.items)
         return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)

@@ -1,7 +1,7 @@
 """A prepared data set as a folder of Parquet files, which any engine can write and training reads in place of raw
 files.
 
-    prepared.json       {"format": 1, "account": [[what, interactions, users or null, items or null], …]}
+    prepared.json       {"format": 1, "account": [[what, interactions or null, users or null, items or null], …]}
     items*.parquet      number Int32 (1 to N), id String, title String ("" where unknown)
     histories*.parquet  user String, items List(Int32), in time order; the rows in any order
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tfcorr.data.dataset import Dataset, check_trainable
+from tfcorr.data.dataset import Account, Dataset, check_trainable
 from tfcorr.data.histories import Catalogue, Histories
 from tfcorr.data.interactions import DataSettings
 from tfcorr.files import read_intact, write_whole
@@ -66,12 +66,12 @@ def check_absent(folder: Path) -> None:
         raise InputError(f"{folder}: is there already; give a folder that is not, or remove it")
 
 
-def write_account(folder: Path, account: list[tuple[str, int, int | None, int | None]]) -> None:
+def write_account(folder: Path, account: Account) -> None:
     """Writes prepared.json, without which a folder is no prepared data set: write it last."""
     (folder / "prepared.json").write_text(account_json(account), encoding="utf-8")
 
 
-def account_json(account: list[tuple[str, int, int | None, int | None]]) -> str:
+def account_json(account: Account) -> str:
     """What prepared.json holds."""
     return json.dumps({"format": FORMAT, "account": account}, indent=1)
 
