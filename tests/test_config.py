@@ -167,8 +167,9 @@ def test_the_papers_pipelines_have_the_papers_settings(path):
     assert settings.evaluation.order == "ranker"
 
 
-def test_the_papers_tables_are_shipped():
-    assert {path.stem for path in STUDIES} == {*(f"table{number}" for number in range(2, 7)), "figure2", "ablation"}
+def test_the_papers_tables_are_shipped_and_those_of_the_recipe():
+    of_paper = {*(f"table{number}" for number in range(2, 7)), "figure2", "ablation"}
+    assert {path.stem for path in STUDIES} == of_paper | {"recipe", "recipe-parts"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
