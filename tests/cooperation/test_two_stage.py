@@ -8,7 +8,6 @@ from tests import oracles
 from tests.cooperation.test_corr import ITEMS, LENGTH, RECENT, batch, values
 from tests.cooperation.test_sampling import CORRECTIONS
 from tests.towers.test_contract import build
-from tfcorr.cooperation.losses import NEVER
 from tfcorr.cooperation.optimisers import LazyAdam
 from tfcorr.cooperation.sampler import Sampler
 from tfcorr.cooperation.sampling import SamplerSettings
@@ -99,7 +98,8 @@ def test_a_ranker_alone_learns_from_the_proposal_or_from_the_frozen_retriever(mo
     for row, k in enumerate(target.numpy() - 1):
         if negatives is None:
             s = names[0].numpy()[row] - 1
-            log_q, target_log_q = np.where(s == k, NEVER, np.log(SHARES[s])), np.log(SHARES[k])  # hits are removed
+            s = s[s != k]  # hits are removed
+            log_q, target_log_q = np.log(SHARES[s]), np.log(SHARES[k])
         else:
             resampled = drawn[0].resampled()
             s, pool = resampled.drawn.samples[row].numpy() - 1, resampled.pool.items[row].numpy() - 1
