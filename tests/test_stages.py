@@ -2,7 +2,7 @@
 retriever."""
 
 import json
-import shutil
+import sys
 
 import numpy as np
 import polars as pl
@@ -188,13 +188,12 @@ def test_what_no_cascade_can_be_is_refused(project, overrides, message):
         load_settings(project, overrides)
 
 
-def test_a_start_from_other_widths_is_refused_before_a_run_is_replaced(trained, project, tmp_path, monkeypatch):
-    shutil.copytree(trained.folder, tmp_path / "walks")
-    monkeypatch.chdir(project.parent)
-    wrong = load_settings(project, ["training.start=retriever", LIGHT, "ranker.dim=4"])
-    with pytest.raises(InputError, match="item vectors of one width, these are: retriever 8, ranker 4; choose dim so"):
-        runs.train(wrong, tmp_path, quiet, overwrite=True)
-    assert runs.open_run(tmp_path / "walks").settings == trained.settings
+def test_vectors_of_another_width_do_not_start_from_the_retrievers_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules[__name__], "quiet", Console(width=200))
+    run = trained_on(tmp_path, monkeypatch, "training.start=retriever", "ranker.dim=4", "evaluation.order=ranker")
+    assert {tower.item_tables["id"].shape[1] for tower in run.towers.values()} == {8, 4}
+    said = "ranker: item vectors of another width than the retriever's do not start from its; give both towers one dim"
+    assert said in capsys.readouterr().out
 
 
 def test_a_start_takes_over_the_features_that_both_towers_see():

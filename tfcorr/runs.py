@@ -36,7 +36,7 @@ from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.serving.export import export
 from tfcorr.serving.versions import STABLE, whole_versions
 from tfcorr.settings import InputError
-from tfcorr.stages import LAST_STAGE, MONITORED_K, check_start, stages_of, start_from_counts
+from tfcorr.stages import LAST_STAGE, MONITORED_K, of_other_width, stages_of, start_from_counts
 from tfcorr.towers import Domain, Retriever, Tower, tower_of
 from tfcorr.towers.counts import PairCounts
 from tfcorr.towers.transfer import rows_between, take_over
@@ -112,11 +112,16 @@ def _train(
     with strategy.scope(), _precision("mixed_bfloat16" if settings.training.mixed_precision else "float32"):
         trained = _build_towers(settings, *known, pairs)
     run = Run(folder, settings, *known, _build_towers(settings, *known, pairs))
-    check_start(settings, run.towers)
+    others = of_other_width(settings, run.towers)
+    if others:
+        console.print(
+            f"{', '.join(others)}: item vectors of another width than the retriever's do not start from its; give both "
+            "towers one dim",
+            soft_wrap=True,
+        )
     state = folder / "checkpoints" / "retriever" / "last" / "checkpoint"
-    has_retriever = (
-        resume and settings.training.starts_from_retriever and state.exists()
-    )  # all vectors are then its own
+    # Once the retriever is trained all vectors come from its own, but for those of another width.
+    has_retriever = resume and settings.training.starts_from_retriever and state.exists() and not others
     if old is None and settings.training.item_vectors == "counts" and not has_retriever:
         start_from_counts(trained, dataset, settings.seed, strategy)
     if old is not None:  # also where the run goes on, as some towers may have no state yet

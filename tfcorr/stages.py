@@ -23,7 +23,6 @@ from tfcorr.evaluation.cascade import Cascade, all_item_vectors
 from tfcorr.evaluation.evaluate import Ranks, metrics_by_stage, rank_batch, rank_users, score_batch, score_users
 from tfcorr.evaluation.index import ExactIndex, SnapshotIndex
 from tfcorr.evaluation.order import fit_order
-from tfcorr.settings import InputError
 from tfcorr.towers import Retriever, Tower
 from tfcorr.training import Stage, Validate
 
@@ -101,27 +100,22 @@ def stages_of(
         )
 
 
-def check_start(settings: RunSettings, towers: Towers) -> None:
-    """Raises: InputError if towers are to start from the retriever's item vectors, and theirs are of other widths."""
+def of_other_width(settings: RunSettings, towers: Towers) -> list[str]:
+    """The towers that should start from the retriever's item vectors and cannot, as theirs are of another width."""
     if not settings.training.starts_from_retriever:
-        return
+        return []
     widths = {name: int(tower.item_tables["id"].shape[1]) for name, tower in towers.items()}
-    if len(set(widths.values())) > 1:
-        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise InputError(
-            f"training.start: retriever needs item vectors of one width, these are: {listed}; choose dim so that "
-            "they agree"
-        )
+    return [name for name, width in widths.items() if width != widths["retriever"]]
 
 
 def _start_from(best: Tower, towers: Towers) -> None:
     """Sets the retriever to its best weights, and every other tower's item vectors, with the features that both see, to
-    its."""
+    its, where they are of one width."""
     for variable, value in zip(towers["retriever"].variables, best.variables, strict=True):
         variable.assign(value)
     for tower in list(towers.values())[1:]:
         for name, table in tower.item_tables.items():
-            if name in best.item_tables:
+            if name in best.item_tables and best.item_tables[name].shape == table.shape:
                 table.assign(best.item_tables[name])
 
 
