@@ -68,8 +68,8 @@ def test_a_byte_order_mark_line_ends_of_windows_and_blank_lines_are_no_matter(tm
 
 
 def test_unusual_characters_do_not_end_a_row(tmp_path):
-    path = write(tmp_path, 'user_id,item_id,timestamp,note\nu\u2028v,i\x0b,1,"x"\nu,j,2,\n')
-    assert read_interactions(settings(path)).collect().rows() == [("u\u2028v", "i\x0b", 1), ("u", "j", 2)]
+    path = write(tmp_path, 'user_id,item_id,timestamp,note\nu\u2028v,i\x0bj,1,"x"\nu,j,2,\n')
+    assert read_interactions(settings(path)).collect().rows() == [("u\u2028v", "i\x0bj", 1), ("u", "j", 2)]
 
 
 @pytest.mark.parametrize(

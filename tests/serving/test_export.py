@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -280,3 +281,23 @@ def test_a_wrong_file_of_users_is_refused(tmp_path, columns, sentence, trained):
 def test_what_was_not_exported_cannot_recommend(tmp_path):
     with pytest.raises(InputError, match="make one with: tfcorr export"):
         Recommender(tmp_path)
+
+
+def test_ids_may_be_numbers_and_arrays_and_what_is_none_is_told(trained):
+    recommender = Recommender(trained.folder)
+    expected = recommender.recommend([["film-1", "film-2"]], 3)
+    for histories in ([("film-1", " film-2 ", None)], np.array([["film-1", "film-2"]]), [[b"film-1", "film-2", ""]]):
+        assert recommender.recommend(histories, 3).equals(expected)
+    assert recommender.recommend([[1, 2.0, np.int64(3), True]], 3).height == 3  # ids that no item has
+    for arguments, message in {
+        (("film-1",), 3): "histories: expected a list of ids for each history, received 'film-1'",
+        ("film-1", 3): "histories: expected a list of lists of item ids, received 'film-1'",
+        ((None,), 3): "histories: expected a list of ids for each history, received None",
+        (((1.5,),), 3): "histories: 1.5 is no id: expected a text or a whole number",
+        (((),), 2.5): "k: expected a whole number from 0, received 2.5",
+        (((),), -1): "k: expected a whole number from 0, received -1",
+        (((), ()), 3, ((),)): "exclude: expected one for each of the 2 histories, received 1",
+        (((),), 3, "film-1"): "exclude: expected one for each of the 1 histories, received 'film-1'",
+    }.items():
+        with pytest.raises(InputError, match=re.escape(message)):
+            recommender.recommend(*arguments)

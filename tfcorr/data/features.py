@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, model_validator
 
-from tfcorr.data.values import check_plain, numbers_of
+from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
 from tfcorr.files import read_intact
 from tfcorr.settings import InputError, Settings
 
@@ -92,7 +92,7 @@ def encode(
         if read["wrong"].any():
             worst = int(read["wrong"].arg_max() or 0)
             raise InputError(
-                f"{where}: {name} of {owners[worst] if owners else f'the interaction {worst + 1} by user and time'} is "
+                f"{where}: {name} of {_owner(owners, worst)} is "
                 f"{column[worst]!r}, expected a finite number; mend it, or set data.features.{name}.kind: categorical"
             )
         numbers = read["value"]
@@ -110,7 +110,15 @@ def encode(
             mean, scale = like.mean, like.scale
         values = ((numbers - mean) / scale).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
-    cells = column.cast(pl.String).fill_null("")
+    text, wrong = texts_of(pl.col("cell"), column.dtype)
+    texts = column.to_frame("cell").select(text=text, wrong=wrong)
+    if texts["wrong"].any():
+        worst = int(texts["wrong"].arg_max() or 0)
+        raise InputError(
+            f"{where}: {name} of {_owner(owners, worst)} is {column[worst]!r}, expected a category: a text or a whole "
+            f"number; mend it, or set data.features.{name}.kind: numeric"
+        )
+    cells = texts["text"].fill_null("")
     lists = (
         cells.str.split(settings.separator)
         if settings.separator
@@ -134,6 +142,10 @@ def encode(
     return Feature(name, settings.of, values, vocabulary)
 
 
+def _owner(owners: Sequence[str | None], row: int) -> str:
+    return str(owners[row]) if owners else f"the interaction {row + 1} by user and time"
+
+
 def moments(kind: Literal["hour", "weekday"], times: npt.NDArray[Any]) -> pl.Series:
     """The hour (0 to 23) or weekday (0 is Monday) of times since 1970 in seconds, or in a finer unit if they are too
     large."""
@@ -153,7 +165,11 @@ class Side:
 
     def ids(self) -> list[str]:
         """The ids of all rows, sorted, each once."""
-        return self.table[self.key].cast(pl.String).drop_nulls().unique().sort().to_list()
+        return self.keys().drop_nulls().unique().sort().to_list()
+
+    def keys(self) -> pl.Series:
+        """The id of each row, null where it is empty. Raises: InputError if one is none."""
+        return texts(self.table[self.key], self.where)
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ class FeatureSource:
                     f"{side.where}: no column {column!r}; it has: {present}; set data.features and their column"
                 )
         keyed = side.table.select(
-            pl.col(side.key).cast(pl.String).alias("key"), *(pl.col(c).alias(f"of {n}") for n, c in columns.items())
+            side.keys().alias("key"), *(pl.col(column).alias(f"of {name}") for name, column in columns.items())
         )
         keyed = keyed.drop_nulls("key").unique("key", keep="last")
         aligned = pl.DataFrame({"key": [None, *ids]}, schema={"key": pl.String}).join(

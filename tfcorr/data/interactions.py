@@ -19,7 +19,7 @@ import polars as pl
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.data.features import FeatureSettings
-from tfcorr.data.values import numbers_of
+from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
@@ -334,9 +334,12 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
     _check_types(schema, where)
     frame = frame.with_row_index("row", table.first_row)
     real, whole = _moments() if _has_dates(frame, schema["time"], where) else _numbers(schema["time"])
+    ids = {role: texts_of(pl.col(role), schema[role]) for role in ("user", "item")}
     problems = {
-        "an empty user id": _empty("user"),
-        "an empty item id": _empty("item"),
+        "a user id that is no whole number": ids["user"].wrong,
+        "an item id that is no whole number": ids["item"].wrong,
+        "an empty user id": ids["user"].value.is_null(),
+        "an empty item id": ids["item"].value.is_null(),
         "a time that is no number or date like 2024-05-31 12:30": real.is_null(),
     }
     for name, each in settings.features.items():
@@ -370,7 +373,7 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
     if wanted is not None:
         account.append((f"filtered: not {settings.filter}", fact["kept"] - fact["sound"]))
     time = (whole if fact["whole"] else real).alias("time")
-    return frame.filter(kept).with_columns(pl.col("user", "item").cast(pl.String), time), account
+    return frame.filter(kept).with_columns(time, **{role: each.value for role, each in ids.items()}), account
 
 
 def told(account: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -460,10 +463,6 @@ def _check_types(schema: pl.Schema, where: str) -> None:
             )
 
 
-def _empty(role: str) -> pl.Expr:
-    return pl.col(role).is_null() | (pl.col(role).cast(pl.String).str.strip_chars() == "")
-
-
 def _numbers(kind: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
     """The times as real numbers, null where one is no finite number, and as whole ones, null where one is not whole.
 
@@ -511,9 +510,7 @@ def read_titles(settings: TitleSettings) -> dict[str, str]:
 
 def _titles(frame: pl.LazyFrame, item: str, title: str, where: str) -> dict[str, str]:
     """Each item's last title."""
-    pairs = (
-        frame.select(pl.col(item, title).cast(pl.String))
-        .drop_nulls()
-        .unique(subset=item, keep="last", maintain_order=True)
-    )
-    return dict(collect(pairs, where).iter_rows())
+    table = collect(frame.select(pl.col(item).alias("item"), pl.col(title).alias("title")), where)
+    check_plain(title, table.schema["title"], where)
+    pairs = pl.DataFrame({"item": texts(table["item"], where), "title": table["title"].cast(pl.String)}).drop_nulls()
+    return dict(pairs.unique(subset="item", keep="last", maintain_order=True).iter_rows())

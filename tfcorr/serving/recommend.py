@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import tensorflow as tf
 
+from tfcorr.data.values import text_of, texts_of
 from tfcorr.evaluation.index import IndexKind
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.saved_model import CATALOGUE
@@ -50,17 +51,28 @@ class AnyRecommender(ABC):
         exclude: Sequence[Sequence[str]] | None = None,
         context: Mapping[str, Sequence[Any]] | None = None,
     ) -> pl.DataFrame:
-        """The best k items for each history (item ids, oldest first), without those in `exclude`.
+        """The best k items for each history (item ids, oldest first), without those in `exclude`, of each history too.
+
+        Ids may be texts or whole numbers, in lists or arrays: what was a number in training is one here.
 
         `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text
         each, or several in a list), features that are numbers. What is not given is not known; what no tower reads has
         no effect.
         Returns: row (place of the history), rank (1 the best, by score), item, score (of the cascade's final order),
-        ranker_score, retriever_score. Raises: InputError if the cascade was exported before scores were answered.
+        ranker_score, retriever_score. Raises: InputError if the cascade was exported before scores were answered, or an
+        argument is none: with the argument, and what it should be.
         """
-        if not histories:
+        if not hasattr(histories, "__len__") or isinstance(histories, str | Mapping):
+            raise InputError(f"histories: expected a list of lists of item ids, received {histories!r}")
+        if not len(histories):
             return pl.DataFrame(schema=ANSWER)
-        exclude, context = exclude or [[]] * len(histories), context or {}
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < 2**31:
+            raise InputError(f"k: expected a whole number from 0, received {k!r}")
+        exclude, context = [[]] * len(histories) if exclude is None else exclude, context or {}
+        for name, values in {"exclude": exclude, **context}.items():
+            if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != len(histories):
+                expected = f"expected one for each of the {len(histories)} histories"
+                raise InputError(f"{name}: {expected}, received {_shown(values)}")
         every = [slice(first, first + self.rows) for first in range(0, len(histories), self.rows)]
         known = [{name: values[part] for name, values in context.items()} for part in every]
         parts = zip(every, known, strict=True)
@@ -76,9 +88,9 @@ class AnyRecommender(ABC):
     ) -> pl.DataFrame:
         rows = len(histories)
         request = {
-            "history": _padded(histories),
+            "history": _padded(_ids("histories", histories)),
             "k": tf.fill([rows], tf.constant(k, tf.int32)),
-            "exclude": _padded(exclude),
+            "exclude": _padded(_ids("exclude", exclude)),
         }
         request |= {name: _column(name, self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
         answer = self.ask(request)
@@ -168,10 +180,35 @@ def read_users(source: Path) -> pl.DataFrame:
             raise InputError(f"{source}: no column {name!r}; the file has: {', '.join(table.columns)}; {expected}")
     lists = [name for name in ("history", "exclude") if name in table.columns]
     for name in lists:
+        if isinstance(table.schema[name], pl.Array):
+            table = table.with_columns(pl.col(name).arr.to_list())
         kind = table.schema[name]
-        if not isinstance(kind, pl.List) or not (kind.inner in (pl.String, pl.Null) or kind.inner.is_integer()):
-            raise InputError(f"{source}: column {name!r} is {table.schema[name]}; {expected}")
-    return table.with_columns(pl.col(name).cast(pl.List(pl.String)).fill_null([]).list.drop_nulls() for name in lists)
+        inner = kind.inner if isinstance(kind, pl.List) else pl.Object()
+        if not (inner in (pl.String, pl.Categorical, pl.Enum, pl.Null, pl.Boolean) or inner.is_numeric()):
+            raise InputError(f"{source}: column {name!r} is {kind}; {expected}")
+        value, wrong = texts_of(pl.element(), inner)
+        first = table.filter(pl.col(name).list.eval(wrong).list.any())[name].head(1).to_list()
+        if first:
+            raise InputError(f"{source}: column {name!r} has {first[0]}, expected ids: texts or whole numbers")
+        table = table.with_columns(pl.col(name).list.eval(value).fill_null([]).list.drop_nulls())
+    return table
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value)}" if hasattr(value, "__len__") and not isinstance(value, str) else repr(value)[:80]
+
+
+def _ids(name: str, rows: Sequence[Any]) -> list[list[str]]:
+    """Lists of ids as texts, those that are empty left out. Raises: InputError if there are none in a row."""
+    found = []
+    for row in rows:
+        if isinstance(row, str | bytes) or not hasattr(row, "__iter__"):
+            raise InputError(f"{name}: expected a list of ids for each history, received {row!r}")
+        try:
+            found.append([text for text in map(text_of, row) if text is not None])
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return found
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> tf.Tensor:
@@ -184,10 +221,7 @@ def _column(name: str, spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
     number."""
     if spec.dtype != tf.string:
         return tf.constant([math.nan if value is None else _number(name, value) for value in values], tf.float32)
-    texts = [
-        [] if value is None else list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
-        for value in values
-    ]
+    texts = _ids(name, [value if isinstance(value, list | tuple | np.ndarray) else [value] for value in values])
     return (
         _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)
     )
