@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, model_validator
 
-from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
+from tfcorr.data.values import BLANKS, check_plain, numbers_of, texts, texts_of
 from tfcorr.files import read_intact
 from tfcorr.settings import InputError, Settings
 
@@ -111,14 +111,14 @@ def encode(
         values = ((numbers - mean) / scale).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
     text, wrong = texts_of(pl.col("cell"), column.dtype)
-    texts = column.to_frame("cell").select(text=text, wrong=wrong)
-    if texts["wrong"].any():
-        worst = int(texts["wrong"].arg_max() or 0)
+    read = column.to_frame("cell").select(text=text, wrong=wrong)
+    if read["wrong"].any():
+        worst = int(read["wrong"].arg_max() or 0)
         raise InputError(
             f"{where}: {name} of {_owner(owners, worst)} is {column[worst]!r}, expected a category: a text or a whole "
             f"number; mend it, or set data.features.{name}.kind: numeric"
         )
-    cells = texts["text"].fill_null("")
+    cells = read["text"].fill_null("")
     lists = (
         cells.str.split(settings.separator)
         if settings.separator
@@ -126,7 +126,9 @@ def encode(
     )
     flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
     flat = (
-        flat.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "").unique(maintain_order=True)
+        flat.with_columns(pl.col("value").str.strip_chars(BLANKS))
+        .filter(pl.col("value") != "")
+        .unique(maintain_order=True)
     )
     vocabulary = flat["value"].unique().sort().to_list()
     if not vocabulary:

@@ -287,7 +287,7 @@ def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[lis
 
     try:
         row = next(csv.reader(take(), delimiter=separator))
-        if start + len(taken) == len(lines) and '"' in taken[-1 if len(taken) == 1 else 0]:
+        if start + len(taken) == len(lines):  # which a quote that is never closed leads to
             list(csv.reader(taken, delimiter=separator, strict=True))
     except csv.Error as error:
         if "unexpected end of data" in str(error):

@@ -86,10 +86,9 @@ def numbers_of(column: str, kind: pl.DataType) -> Numbers:
     if kind in (pl.String, pl.Categorical, pl.Enum):
         text = cell.cast(pl.String).str.strip_chars(BLANKS)
         cell = pl.when(text != "").then(text)
-    value = cell.cast(pl.Float64, strict=False)
-    value = pl.when(value.is_not_nan()).then(value)
-    is_none = cell.is_null() | cell.cast(pl.Float64, strict=False).is_nan().fill_null(value=False)
-    finite = pl.when(value.is_finite()).then(value)
+    number = cell.cast(pl.Float64, strict=False)
+    finite = pl.when(number.is_finite()).then(number)
+    is_none = cell.is_null() | number.is_nan().fill_null(value=False)
     return Numbers(finite, ~is_none & finite.is_null())
 
 

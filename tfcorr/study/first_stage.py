@@ -52,7 +52,7 @@ class FirstStage(tf.keras.callbacks.Callback):
         self.shared = shared_folder(folder.parent, settings)
 
     def __enter__(self) -> Self:
-        """Raises: nothing of its own."""
+        """Waits while another cell trains it, then takes it over if it is there."""
         self._lock.enter_context(locked(self.shared.with_name(f".{self.shared.name}.training.lock")))
         if self.shared.exists() and not is_of(self.shared, self._settings):
             remove_whole(self.shared)
