@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from tfcorr.data.dataset import prepare
-from tfcorr.data.interactions import Columns, DataSettings, Table, TitleSettings, read_titles, select
+from tfcorr.data.interactions import Columns, DataSettings, TitleSettings, read_titles, select
 from tfcorr.data.prepared import read_prepared
+from tfcorr.data.tables import Table
 from tfcorr.settings import InputError
 
 beam = pytest.importorskip("tfcorr.data.beam")

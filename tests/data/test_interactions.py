@@ -48,7 +48,7 @@ def test_columns_are_mapped_and_ids_stay_strings(tmp_path):
 def test_integer_ids_and_dates_of_parquet_are_read(tmp_path):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"user_id": [7], "item_id": [9], "timestamp": [datetime.datetime(2024, 1, 1)]}).write_parquet(path)
-    assert read_interactions(settings(path)).collect().rows() == [("7", "9", 1_704_067_200_000_000_000)]
+    assert read_interactions(settings(path)).collect().rows() == [("7", "9", 1_704_067_200_000_000)]
 
 
 def test_nanoseconds_keep_their_order_beside_a_row_that_is_skipped(tmp_path):
@@ -174,8 +174,7 @@ MALFORMED = {
         "a.csv",
         HEADER + "u,i,1\nu,j,\n",
         {},
-        ", row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j', time None"
-        + MEND,
+        ", row 3: a time that is no number, as most are; received user 'u', item 'j', time None" + MEND,
     ),
     "infinite time": (
         "a.csv",
@@ -196,8 +195,8 @@ MALFORMED = {
         "a.tsv",
         HEADER + "u,i,1\n",
         {},
-        ": no column 'user_id' for the user; the file has: user_id,item_id,timestamp; set data.columns.user to the "
-        "right one",
+        ": the header is 'user_id,item_id,timestamp', one column; the name says that fields are separated by '\\t', "
+        "but they seem to be by ','; write them by commas in a .csv, by tabs in a .tsv",
     ),
     "a column named twice": (
         "a.csv",
@@ -314,34 +313,5 @@ def test_bad_rows_are_skipped_and_counted_when_told_to(tmp_path):
         ("skipped: a ragged row", -2),
         ("skipped: an empty user id", -1),
         ("skipped: an empty item id", -1),
-        ("skipped: a time that is no number or date like 2024-05-31 12:30", -1),
+        ("skipped: a time that is no number, as most are", -1),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2024-01-02T03:04:05Z", 1704164645),
-        ("2024-01-02 03:04:05.25", 1704164645.25),
-        ("2024-01-02T03:04:05+02:00", 1704157445),
-        ("2024-01-02T03:04:05.123456+0200", 1704157445.123456),
-        ("2024-01-02 03:04", 1704164640),
-        (" 2024-01-02 ", 1704153600),
-    ],
-)
-def test_times_may_be_dates(tmp_path, text, seconds):
-    """By ISO 8601; the seconds are those of Python's datetime."""
-    (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{text}\n")
-    assert read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()["time"].to_list() == [
-        round(seconds * 10**6)
-    ]
-
-
-def test_a_date_among_numbers_and_a_number_among_dates_are_refused(tmp_path):
-    for first, second in (("2024-01-02", "12"), ("12", "2024-01-02"), ("2024-01-02", "2024-13-02")):
-        (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\nu,i,{first}\nu,j,{second}\n")
-        with pytest.raises(
-            InputError,
-            match="row 3: a time that is no number or date like 2024-05-31 12:30; received user 'u', item 'j'",
-        ):
-            read_interactions(DataSettings(path=tmp_path / "a.csv")).collect()

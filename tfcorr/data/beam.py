@@ -4,8 +4,9 @@
 
 `data.path` names Parquet files, one or a pattern such as /data/day-*.parquet, which every worker sees at that path; CSV
 is not supported. The files count as one, in the order of their paths. The result is `tfcorr prepare`'s, ties of time
-included, but for two things: where rows are bad and `on_bad_rows` is fail, another of them may be named; and where
-times are text, fractions among them, whole numbers beyond 2^53 are still told apart.
+included, but for three things: where rows are bad and `on_bad_rows` is fail, another of them may be named; where times
+are text, fractions among them, whole numbers beyond 2^53 are still told apart; and whether such are numbers or dates
+the first row group decides.
 
 A worker holds a row group of the input, the interactions of one user or of one item, or, one worker, all item ids and
 titles; `data.titles` is read where the program starts. OUTPUT may be a path or a URL that Beam can write to;
@@ -27,8 +28,18 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from tfcorr.data.dataset import Account, check_trainable, dropped_and_left, without
-from tfcorr.data.interactions import DataSettings, Table, check_any_left, check_rows, mapped_columns, read_titles, told
+from tfcorr.data.interactions import (
+    DataSettings,
+    check_any_left,
+    check_rows,
+    mapped_columns,
+    read_titles,
+    time_form,
+    told,
+)
 from tfcorr.data.prepared import account_json, check_can_hold
+from tfcorr.data.tables import Table
+from tfcorr.data.times import Form, in_utc
 from tfcorr.settings import InputError
 
 try:
@@ -150,7 +161,9 @@ def _read(pipeline: beam.Pipeline, settings: DataSettings, files: list[str], wor
     """Reads, checks and filters all rows, keeps titles, and makes the first round."""
     finding = beam.ParDo(_Guarded(_row_groups)).with_outputs("problem", main="main")
     groups = pipeline | beam.Create(list(enumerate(files))) | "find row groups" >> finding
-    reading = beam.ParDo(_Guarded(_read_group, settings)).with_outputs("problem", "account", "title", main="main")
+    reading = beam.ParDo(_Guarded(_read_group, settings, _form(settings, files))).with_outputs(
+        "problem", "account", "title", main="main"
+    )
     read = groups.main | beam.Reshuffle() | "read row groups" >> reading
     if settings.titles is None:
         titles = read.title | beam.CombinePerKey(max) | beam.MapTuple(lambda item, last: (item, last[-1]))
@@ -199,14 +212,25 @@ def _row_groups(place: tuple[int, str]) -> Iterator[tuple[int, str, int, int]]:
             first += file.metadata.row_group(group).num_rows
 
 
-def _read_group(place: tuple[int, str, int, int], settings: DataSettings) -> Iterator[Any]:
+def _form(settings: DataSettings, files: list[str]) -> Form | None:
+    """The form of times that are texts: that of most in the first row group."""
+    for path in files:
+        with _opened(path) as file:
+            time = mapped_columns(settings, file.schema_arrow.names, path)["time"]
+            if file.metadata.num_row_groups:
+                frame = pl.LazyFrame(file.read_row_group(0, columns=[time]))
+                return time_form(in_utc(frame.select(time=time)), path)
+    return None
+
+
+def _read_group(place: tuple[int, str, int, int], settings: DataSettings, form: Form | None) -> Iterator[Any]:
     """The rows of a row group; its account to "account", and to "title" (item, (file, row, title)) of each item's
     last."""
     number, path, group, first = place
     with _opened(path) as file:
         columns = sorted(set(mapped_columns(settings, file.schema_arrow.names, path).values()))
-        frame = pl.LazyFrame(file.read_row_group(group, columns=columns))
-    sound, account = check_rows(Table(frame, first), settings, path)
+        frame = in_utc(pl.LazyFrame(file.read_row_group(group, columns=columns)))
+    sound, account = check_rows(Table(frame, first), settings, path, form)
     checked = sound.collect()
     for entry, (what, rows) in enumerate(account):
         yield beam.pvalue.TaggedOutput("account", ((entry, what), rows))

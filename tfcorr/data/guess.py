@@ -9,8 +9,9 @@ import polars as pl
 import yaml
 
 from tfcorr.data.histories import Histories
-from tfcorr.data.interactions import Columns, DataSettings, collect, read_table
+from tfcorr.data.interactions import Columns, DataSettings
 from tfcorr.data.sources import load
+from tfcorr.data.tables import collect, read_table
 from tfcorr.settings import InputError
 
 # What columns are called, without anything but letters, the likeliest first.

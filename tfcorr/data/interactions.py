@@ -1,24 +1,19 @@
 """From a file to Interactions: three columns, checked row by row, with an account of what was dropped."""
 
-import codecs
-import csv
-import gzip
-import io
-import itertools
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import numpy as np
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.data.features import FeatureSettings
+from tfcorr.data.tables import Table, collect, read_table
+from tfcorr.data.times import Form, counts_of_forms, form_of, is_time, times_of
 from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
 from tfcorr.settings import InputError, Settings
 
@@ -168,14 +163,6 @@ class Interactions:
         return collect(self.frame.select(columns or pl.all()), self.where)
 
 
-def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
-    """Computes a frame batch by batch, by Polars' streaming engine. Raises: InputError if its file cannot be read."""
-    try:
-        return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{where}: cannot be read: {str(error).strip().splitlines()[0]}") from None
-
-
 def read_interactions(settings: DataSettings) -> Interactions:
     """Reads a CSV, TSV or Parquet file. Raises: InputError, which names file, row and value."""
     if settings.path is None:
@@ -187,132 +174,6 @@ def read_interactions(settings: DataSettings) -> Interactions:
     return replace(interactions, titles=read_titles(settings.titles))
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as read: its first row has the number `first_row`, and `ragged` rows were left out."""
-
-    frame: pl.LazyFrame
-    first_row: int
-    ragged: int = 0
-
-
-def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
-    """Reads a text file, its columns as strings, or opens a Parquet file. Raises: InputError if it cannot be read or
-    has no rows."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if kind not in (".csv", ".tsv", ".parquet"):
-        raise InputError(f"{path}: unknown kind of file {kind!r}; expected .csv, .tsv (either may be .gz) or .parquet")
-    try:
-        if kind == ".parquet":
-            table = Table(pl.scan_parquet(path, glob=False), first_row=1)
-            table.frame.collect_schema()  # a file that is no Parquet is told from one that is damaged further on
-        else:
-            table = _read_text(path, "," if kind == ".csv" else "\t", on_bad_rows)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}") from None
-    if not collect(table.frame.select(pl.len()), str(path)).item():
-        raise InputError(f"{path}: the file has no rows; expected a header and one row an interaction")
-    return table
-
-
-def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
-    if not content.strip():
-        raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
-    first = content.split(b"\n", 1)[0].decode().rstrip("\r")
-    header = next(csv.reader([first], delimiter=separator))
-    if first.count('"') % 2:
-        raise InputError(f"{path}: in the header a quote opens that is never closed: {first[:80]!r}; mend it")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: the header names {', '.join(twice)} twice; every column needs a name of its own")
-    if _is_regular(content, separator, len(header)):
-        return Table(pl.read_csv(content, separator=separator, infer_schema=False).lazy(), 2)
-    return _read_irregular(path, content.decode(), separator, on_bad_rows)
-
-
-def _is_regular(content: bytes, separator: str, fields: int) -> bool:
-    """Whether every line has as many fields as the header; also false where quotes make that hard to tell."""
-    if b'"' in content:
-        return False
-    symbols = np.frombuffer(content, np.uint8)
-    ends = np.append(np.flatnonzero(symbols == ord("\n")), len(symbols))
-    separators = np.diff(np.searchsorted(np.flatnonzero(symbols == ord(separator)), ends), prepend=0)
-    return bool((separators == fields - 1).all())
-
-
-def _read_irregular(path: Path, text: str, separator: str, on_bad_rows: str) -> Table:
-    """Reads row by row, as Polars fills short rows and does not say where a long one stands.
-
-    A row that cannot be read is refused or, with `skip`, left out, and reading goes on at the next line: a stray quote
-    must not swallow what follows it.
-    """
-    lines = list(io.StringIO(text, newline=""))
-    header, start = next(csv.reader(lines, delimiter=separator)), 1
-    rows, ragged, number = [], 0, 2
-    while start < len(lines):
-        row, end, problem = _row(lines, start, separator, len(header))
-        if problem and on_bad_rows == "fail":
-            raise InputError(f"{path}, row {number}: {problem}; mend the row, or set data.on_bad_rows: skip")
-        if problem:
-            ragged, end = ragged + 1, end if row else start + 1
-        elif row:
-            rows.append([value or None for value in row])
-        number += bool(row or problem)
-        start = end
-    return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").lazy(), 2, ragged)
-
-
-def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[list[str], int, str]:
-    """The row that begins at a line, the line after it, and what is wrong with it.
-
-    Where a quote seems to be a stray one the row is empty. A quoted field may hold line breaks; but where each of its
-    lines has as many separators as a row has, they are rows.
-    """
-    if '"' not in lines[start]:
-        text = lines[start].rstrip("\r\n")
-        row = text.split(separator) if text else []
-        return row, start + 1, _ragged(row, fields, separator)
-    taken: list[str] = []
-    row = []
-
-    def take() -> Iterator[str]:
-        for line in itertools.islice(lines, start, None):
-            taken.append(line)
-            yield line
-
-    try:
-        row = next(csv.reader(take(), delimiter=separator))
-        if start + len(taken) == len(lines):  # which a quote that is never closed leads to
-            list(csv.reader(taken, delimiter=separator, strict=True))
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            return [], start + 1, f"a quote opens that is never closed: {taken[0].strip()[:80]!r}"
-        if "field larger" in str(error):
-            return (
-                [],
-                start + 1,
-                f"a field is longer than {csv.field_size_limit():,} characters, as after a stray quote",
-            )
-        if not row:
-            return [], start + 1, str(error)
-    end = start + len(taken)
-    if len(taken) > 1 and all(line.count(separator) == fields - 1 for line in taken):
-        received = "".join(taken)[:80]
-        return [], end, f"a quoted field holds {len(taken) - 1} line breaks between what look like rows: {received!r}"
-    return row, end, _ragged(row, fields, separator)
-
-
-def _ragged(row: list[str], fields: int, separator: str) -> str:
-    if not row or len(row) == fields:
-        return ""
-    return f"{len(row)} fields, but the header has {fields}: {separator.join(row)!r}"
-
-
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
     checked, account = check_rows(table, settings, where)
@@ -322,25 +183,28 @@ def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     return Interactions(checked.select("user", "item", "time", *more), told(account), where, titles)
 
 
-def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
+def check_rows(
+    table: Table, settings: DataSettings, where: str, form: Form | None = None
+) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
     """The sound and wanted rows of a table or of a part of one, and what became of all of them.
 
-    The columns are row (its number), user, item (String), time and what else is mapped; the account has the same
-    entries whatever the rows are. Raises: InputError.
+    `form` is that of times that are texts, for a part; a whole table tells it. The columns are row (its number), user,
+    item (String), time and what else is mapped; the account has the same entries whatever the rows are. Raises:
+    InputError.
     """
     roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
     frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
     schema = frame.collect_schema()
     _check_types(schema, where)
     frame = frame.with_row_index("row", table.first_row)
-    real, whole = _moments() if _has_dates(frame, schema["time"], where) else _numbers(schema["time"])
+    time = times_of(pl.col("time"), schema["time"], form or time_form(frame, where))
     ids = {role: texts_of(pl.col(role), schema[role]) for role in ("user", "item")}
     problems = {
         "a user id that is no whole number": ids["user"].wrong,
         "an item id that is no whole number": ids["item"].wrong,
         "an empty user id": ids["user"].value.is_null(),
         "an empty item id": ids["item"].value.is_null(),
-        "a time that is no number or date like 2024-05-31 12:30": real.is_null(),
+        **time.wrong,
     }
     for name, each in settings.features.items():
         if FEATURE + name in schema and each.kind == "numeric":
@@ -357,7 +221,7 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
         "read": pl.len(),
         "sound": good.sum(),
         "kept": kept.sum(),
-        "whole": (real.is_null() == whole.is_null()).all(),
+        "whole": (time.real.is_null() == time.whole.is_null()).all(),
     }
     fact = collect(frame.select(**found), where).row(0, named=True)
     account = [("read", fact["read"] + table.ragged), ("skipped: a ragged row", -table.ragged)]
@@ -372,8 +236,15 @@ def check_rows(table: Table, settings: DataSettings, where: str) -> tuple[pl.Laz
         account.append((f"skipped: {problem}", -fact[problem]))
     if wanted is not None:
         account.append((f"filtered: not {settings.filter}", fact["kept"] - fact["sound"]))
-    time = (whole if fact["whole"] else real).alias("time")
-    return frame.filter(kept).with_columns(time, **{role: each.value for role, each in ids.items()}), account
+    when = (time.whole if fact["whole"] else time.real).alias("time")
+    return frame.filter(kept).with_columns(when, **{role: each.value for role, each in ids.items()}), account
+
+
+def time_form(frame: pl.LazyFrame, where: str) -> Form | None:
+    """The form of most times of a frame with that column, where they are texts. Raises: InputError."""
+    if frame.collect_schema()["time"] != pl.String:
+        return None
+    return form_of(collect(frame.select(**counts_of_forms(pl.col("time"))), where).row(0, named=True))
 
 
 def told(account: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -457,45 +328,10 @@ def _check_types(schema: pl.Schema, where: str) -> None:
     """Refuses columns of Parquet's richer types, such as lists. Raises: InputError."""
     for role, kind in schema.items():
         plain = kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
-        if not plain and not (role == "time" and kind in (pl.Date, pl.Datetime)):
+        if not (is_time(kind) if role == "time" else plain):
             raise InputError(
                 f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time")
             )
-
-
-def _numbers(kind: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
-    """The times as real numbers, null where one is no finite number, and as whole ones, null where one is not whole.
-
-    Whole ones are exact where real ones are not, so they are what is wanted where every number is whole.
-    """
-    time = pl.col("time")
-    if kind in (pl.Date, pl.Datetime):
-        whole = time.cast(pl.Datetime("ns")).to_physical()
-        return whole, whole
-    if kind == pl.String:
-        time = time.str.strip_chars()
-    real = time.cast(pl.Float64, strict=False)
-    real = pl.when(real.is_finite()).then(real)
-    return real, real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
-
-
-def _has_dates(frame: pl.LazyFrame, kind: pl.DataType, where: str) -> bool:
-    """Whether the times are texts of which the first begins as a date does."""
-    if kind != pl.String:
-        return False
-    first = collect(frame.select(pl.col("time").drop_nulls().first()), where).item()
-    return first is not None and re.match(r"\s*\d{4}-\d\d-\d\d", first) is not None
-
-
-def _moments() -> tuple[pl.Expr, pl.Expr]:
-    """Times by ISO 8601, in UTC where there is no offset, as microseconds since 1970, null where one is none; twice, as
-    `_numbers`."""
-    text = pl.col("time").str.strip_chars().str.replace(r"[zZ]$", "+00:00").str.replace("T", " ", literal=True)
-    forms = "%F %T%.f%:z", "%F %R%:z", "%F %T%.f", "%F %R"
-    moments = [text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in forms]
-    day = text.str.to_date("%F", strict=False).cast(pl.Datetime("us")).dt.epoch("us")
-    whole = pl.coalesce(*moments, day)
-    return whole, whole
 
 
 def read_titles(settings: TitleSettings) -> dict[str, str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tfcorr.data.interactions import Columns, DataSettings, Interactions, Table, collect, select
+from tfcorr.data.interactions import Columns, DataSettings, Interactions, select
+from tfcorr.data.tables import Table, collect
 from tfcorr.settings import InputError
 
 Titles = dict[str, str]

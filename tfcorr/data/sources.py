@@ -21,15 +21,13 @@ from tfcorr.data.interactions import (
     DataSettings,
     Interactions,
     SideSettings,
-    Table,
-    collect,
     mapped_columns,
     read_interactions,
-    read_table,
     select,
 )
 from tfcorr.data.prepared import read_prepared
 from tfcorr.data.published import read_published
+from tfcorr.data.tables import Table, collect, read_table
 from tfcorr.settings import InputError
 
 # RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.

@@ -1,0 +1,185 @@
+"""From a file, or a folder of parts, to a table whose columns have names."""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from tfcorr.data.times import in_utc
+from tfcorr.settings import InputError
+
+SEPARATORS = ",;\t|"  # that a header may have been written with
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as read: its first row has the number `first_row`, and `ragged` rows were left out."""
+
+    frame: pl.LazyFrame
+    first_row: int
+    ragged: int = 0
+
+
+def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
+    """Computes a frame batch by batch, by Polars' streaming engine. Raises: InputError if its file cannot be read."""
+    try:
+        return frame.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise InputError(f"{where}: cannot be read: {str(error).strip().splitlines()[0]}") from None
+
+
+def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
+    """Reads a text file, its columns as strings, or opens a Parquet file or a folder of such, which count as one in
+    the order of their paths.
+
+    Raises: InputError if it cannot be read or has no rows.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
+    kind = ".parquet" if path.is_dir() else Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{path}: unknown kind of file {kind!r}; expected .csv, .tsv (either may be .gz) or .parquet")
+    try:
+        if kind == ".parquet":
+            parts = _parts(path) if path.is_dir() else [path]
+            is_partitioned = any("=" in str(part.parent.relative_to(path)) for part in parts if path.is_dir())
+            scanned = pl.scan_parquet(parts, glob=False, hive_partitioning=is_partitioned)
+            table = Table(in_utc(scanned), first_row=1)
+        else:
+            table = _read_text(path, "," if kind == ".csv" else "\t", on_bad_rows)
+    except (
+        *(pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError),
+        *(OSError, EOFError, zlib.error, csv.Error),
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}") from None
+    if not collect(table.frame.select(pl.len()), str(path)).item():
+        raise InputError(f"{path}: the file has no rows; expected a header and one row an interaction")
+    return table
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The Parquet files of a folder and of those in it, but for what its writer hides: _SUCCESS, .crc files."""
+    inside = [path.relative_to(folder) for path in folder.rglob("*.parquet")]
+    parts = sorted(part for part in inside if not any(name.startswith((".", "_")) for name in part.parts))
+    if not parts:
+        raise InputError(f"{folder}: is a folder without .parquet files; give the path of a file, or of such a folder")
+    return [folder / part for part in parts]
+
+
+def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
+    if not content.strip():
+        raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")  # which ended lines on old Macs
+    header = _header(path, content.split(b"\n", 1)[0].decode().rstrip("\r"), separator)
+    if _is_regular(content, separator, len(header)):
+        frame = pl.read_csv(content, separator=separator, infer_schema=False, new_columns=header)
+        return Table(frame.lazy(), 2)
+    return _read_irregular(path, content.decode(), separator, header, on_bad_rows)
+
+
+def _header(path: Path, line: str, separator: str) -> list[str]:
+    """The columns' names; one that has none is called after its number."""
+    if line.count('"') % 2:
+        raise InputError(f"{path}: in the header a quote opens that is never closed: {line[:80]!r}; mend it")
+    header = next(csv.reader([line], delimiter=separator))
+    names = [name if name.strip() else f"column {number}" for number, name in enumerate(header, start=1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: the header names {', '.join(twice)} twice; every column needs a name of its own")
+    other = [each for each in SEPARATORS if each in line]
+    if len(names) == 1 and other:
+        raise InputError(
+            f"{path}: the header is {line[:80]!r}, one column; the name says that fields are separated by "
+            f"{separator!r}, but they seem to be by {other[0]!r}; write them by commas in a .csv, by tabs in a .tsv"
+        )
+    return names
+
+
+def _is_regular(content: bytes, separator: str, fields: int) -> bool:
+    """Whether every line has as many fields as the header; also false where quotes make that hard to tell."""
+    if b'"' in content:
+        return False
+    symbols = np.frombuffer(content, np.uint8)
+    ends = np.append(np.flatnonzero(symbols == ord("\n")), len(symbols))
+    separators = np.diff(np.searchsorted(np.flatnonzero(symbols == ord(separator)), ends), prepend=0)
+    return bool((separators == fields - 1).all())
+
+
+def _read_irregular(path: Path, text: str, separator: str, header: list[str], on_bad_rows: str) -> Table:
+    """Reads row by row, as Polars fills short rows and does not say where a long one stands.
+
+    A row that cannot be read is refused or, with `skip`, left out, and reading goes on at the next line: a stray quote
+    must not swallow what follows it.
+    """
+    lines = list(io.StringIO(text, newline=""))
+    start, rows, ragged, number = 1, [], 0, 2
+    while start < len(lines):
+        row, end, problem = _row(lines, start, separator, len(header))
+        if problem and on_bad_rows == "fail":
+            raise InputError(f"{path}, row {number}: {problem}; mend the row, or set data.on_bad_rows: skip")
+        if problem:
+            ragged, end = ragged + 1, end if row else start + 1
+        elif row:
+            rows.append([value or None for value in row])
+        number += bool(row or problem)
+        start = end
+    return Table(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").lazy(), 2, ragged)
+
+
+def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[list[str], int, str]:
+    """The row that begins at a line, the line after it, and what is wrong with it.
+
+    Where a quote seems to be a stray one the row is empty. A quoted field may hold line breaks; but where each of its
+    lines has as many separators as a row has, they are rows.
+    """
+    if '"' not in lines[start]:
+        text = lines[start].rstrip("\r\n")
+        row = text.split(separator) if text else []
+        return row, start + 1, _ragged(row, fields, separator)
+    taken: list[str] = []
+    row = []
+
+    def take() -> Iterator[str]:
+        for line in itertools.islice(lines, start, None):
+            taken.append(line)
+            yield line
+
+    try:
+        row = next(csv.reader(take(), delimiter=separator))
+        if start + len(taken) == len(lines):  # which a quote that is never closed leads to
+            list(csv.reader(taken, delimiter=separator, strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            return [], start + 1, f"a quote opens that is never closed: {taken[0].strip()[:80]!r}"
+        if "field larger" in str(error):
+            return (
+                [],
+                start + 1,
+                f"a field is longer than {csv.field_size_limit():,} characters, as after a stray quote",
+            )
+        if not row:
+            return [], start + 1, str(error)
+    end = start + len(taken)
+    if len(taken) > 1 and all(line.count(separator) == fields - 1 for line in taken):
+        received = "".join(taken)[:80]
+        return [], end, f"a quoted field holds {len(taken) - 1} line breaks between what look like rows: {received!r}"
+    return row, end, _ragged(row, fields, separator)
+
+
+def _ragged(row: list[str], fields: int, separator: str) -> str:
+    if not row or len(row) == fields:
+        return ""
+    return f"{len(row)} fields, but the header has {fields}: {separator.join(row)!r}"

@@ -1,0 +1,92 @@
+"""What a value means as a time: a number, or a date by ISO 8601, whichever most of a column's values are."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+from tfcorr.data.values import BLANKS
+
+os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")  # else it panics on a zone that it does not know
+
+Form = Literal["number", "date"]
+FORMS = ("%F %T%.f%#z", "%F %R%#z", "%F %T%.f", "%F %R")
+EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # beyond them are what stands for no or for any time
+
+
+class Times(NamedTuple):
+    """`real` Int64 or Float64, null where a cell is no time; `whole` is also null where one is no whole number, and
+    exact where real is not; `wrong` has what else may be wrong with a cell, by name."""
+
+    real: pl.Expr
+    whole: pl.Expr
+    wrong: dict[str, pl.Expr]
+
+
+def is_time(kind: pl.DataType) -> bool:
+    """Whether a column of this type can hold times."""
+    return kind.is_numeric() or kind in (pl.String, pl.Date, pl.Datetime, pl.Null)
+
+
+def in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Tells all moments in UTC, whose name every library knows."""
+    zoned = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime) and kind.time_zone]
+    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame
+
+
+def counts_of_forms(time: pl.Expr) -> dict[Form, pl.Expr]:
+    """How many of a column's texts are times of each form; `form_of` tells which is the column's."""
+    return {"number": _number(time).is_not_null().sum(), "date": _moment(time).is_not_null().sum()}
+
+
+def form_of(counts: Mapping[str, int]) -> Form | None:
+    """The form that most texts have, and None where none has any."""
+    if not any(counts.values()):
+        return None
+    return "date" if counts["date"] > counts["number"] else "number"
+
+
+def times_of(time: pl.Expr, kind: pl.DataType, form: Form | None) -> Times:
+    """A column's cells as times. `form` is that of texts; their blanks do not matter.
+
+    Dates are by ISO 8601 and in UTC where there is no offset; they become microseconds since 1970, or nanoseconds if
+    the column's type has them.
+    """
+    if kind == pl.String and form == "date":
+        return _dates(_moment(time), "a time that is no date like 2024-05-31 12:30, as most are")
+    if kind in (pl.Date, pl.Datetime):
+        precise = isinstance(kind, pl.Datetime) and kind.time_unit == "ns"
+        return _dates(time if precise else time.cast(pl.Datetime("us")), "an empty time")
+    problem = "a time that is no number" + (", as most are" if form else " or date like 2024-05-31 12:30")
+    if kind == pl.String:
+        time = time.str.strip_chars(BLANKS)
+    real = _number(time)
+    whole = real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
+    return Times(real, whole, {problem: real.is_null()})
+
+
+def _dates(moment: pl.Expr, problem: str) -> Times:
+    lies_beyond = ~moment.dt.year().is_between(EARLIEST.year, LATEST.year - 1)
+    whole = moment.to_physical()
+    beyond = f"a time before {EARLIEST.year} or after {LATEST.year - 1}"
+    return Times(whole, whole, {problem: whole.is_null(), beyond: lies_beyond.fill_null(value=False)})
+
+
+def _number(time: pl.Expr) -> pl.Expr:
+    real = time.cast(pl.Float64, strict=False)
+    return pl.when(real.is_finite()).then(real)
+
+
+def _moment(text: pl.Expr) -> pl.Expr:
+    """Texts as Datetime("us") in UTC, null where one is no date."""
+    text = (
+        text.str.strip_chars(BLANKS)
+        .str.replace(r"(\d)[Tt](\d)", "${1} ${2}")
+        .str.replace(r"(?i)(\d)\s*(?:z|utc|gmt)$", "${1}+00:00")
+        .str.replace(r"(:\d\d),(\d+)", "${1}.${2}")
+    )
+    moments = [text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in FORMS]
+    day = text.str.to_date("%F", strict=False).cast(pl.Datetime("us")).dt.epoch("us")
+    return pl.coalesce(*moments, day).cast(pl.Datetime("us"))
