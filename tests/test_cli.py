@@ -12,6 +12,7 @@ from tfcorr import cli, runs
 from tfcorr.config import load_settings
 from tfcorr.data.sources import load
 from tfcorr.serving import versions
+from tfcorr.serving.recommend import Recommender
 
 GROUP = typer.main.get_command(cli.app)
 COMMANDS = [name for name, command in GROUP.commands.items() if not hasattr(command, "commands")]
@@ -122,6 +123,9 @@ def test_evaluate_prints_a_table_or_one_json_object(tfcorr, trained, tmp_path, e
     assert f"{measured['metrics']['ranker_alone']['ndcg@5']:.4f}" in out
 
 
+NOTED = {"history": "x", "exclude": "y"}
+
+
 def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
     code, out, _ = tfcorr(
         "recommend", trained.folder, "--history", "film-1, film-2", "--k", "3", "--exclude", "film-3", "--titles"
@@ -148,7 +152,18 @@ def test_recommend_prints_titles_and_writes_files(tfcorr, trained, tmp_path):
             "recommend", trained.folder, "--input", "users.parquet", "--output", "out.parquet", *option
         )
         assert code == 2
-        assert "--exclude and --titles are of one history" in err
+        assert "--exclude, --titles and --json are of one history" in " ".join(err.replace("│", " ").split())
+
+
+def test_recommend_prints_json_and_notes_what_is_unknown(tfcorr, trained):
+    asked = "recommend", trained.folder, "--history", "film-1,x", "--k", "2", "--exclude", "y,film-9"
+    code, out, err = tfcorr(*asked, "--json", "--titles")
+    expected = Recommender(trained.folder).recommend([["film-1"]], 2, [["film-9"]]).drop("row")
+    assert [{name: row[name] for name in expected.columns} for row in json.loads(out)] == expected.to_dicts()
+    assert all(row["title"] == f"Film No. {row['item'].removeprefix('film-')}" for row in json.loads(out))
+    notes = [f"note: {name}: 1 of 2 unknown, and so without effect: {text}" for name, text in NOTED.items()]
+    assert (code, err.splitlines()) == (0, notes)
+    assert tfcorr(*asked)[2] == err
 
 
 @pytest.mark.parametrize("given", ["user=ann", "device"])

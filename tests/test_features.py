@@ -82,6 +82,8 @@ def test_the_context_of_a_request_changes_what_is_recommended(run):
     assert unknown.equals(
         recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None], "colour": ["red"]})
     )
+    told = recommender.unknown([past], context={"device": ["fridge"], "size": [None]})
+    assert told == {"device": (["fridge"], 1)}
 
 
 def test_the_exported_cascade_ranks_as_evaluation_did(run):

@@ -330,10 +330,20 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, expected a mapping of settings such as 'data: …'")
-    tree.setdefault("name", path.stem)
+    tree.setdefault("name", run_name(path.stem))
     for each in overrides:
         override(tree, each)
     return tree
+
+
+def run_name(text: str) -> str:
+    """A run's name that is like a text.
+
+    >>> run_name("clicks (1)")
+    'clicks-1'
+    """
+    plain = "".join(each if each.isalpha() or each.isdecimal() or each in "_.-" else " " for each in text)
+    return "-".join(plain.split()).strip("-.")[:100] or "run"
 
 
 def save_settings(settings: RunSettings, path: Path) -> None:

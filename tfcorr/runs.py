@@ -18,6 +18,7 @@ from rich.table import Table
 
 import tfcorr
 from tfcorr.config import RunSettings, check_sizes, flat, load_settings, save_settings
+from tfcorr.console import plain_console
 from tfcorr.data.batches import evaluation_batches, steps_per_epoch, training_batches
 from tfcorr.data.dataset import Dataset
 from tfcorr.data.features import Feature, read_features, write_features
@@ -80,7 +81,7 @@ def train(
     `model.stop_training` ends the stage there.
     """
     strategy, writes = strategy_of(settings.training.distribution), is_chief(settings.training.distribution)
-    console, folder = (console or Console()) if writes else Console(quiet=True), root / settings.name
+    console, folder = (console or plain_console()) if writes else Console(quiet=True), root / settings.name
     _check_path(folder)
     with locked(root / f".{settings.name}.training.lock", others_wait=False) if writes else nullcontext():
         if writes:

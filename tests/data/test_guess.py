@@ -1,10 +1,13 @@
 """Columns are guessed by their names, and what is written is a pipeline that loads."""
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tfcorr.config import load_settings
+from tfcorr.config import load_settings, run_name
 from tfcorr.data.guess import guess, guess_columns, pipeline_text
 from tfcorr.data.sources import load
 from tfcorr.settings import InputError
@@ -67,6 +70,27 @@ def test_what_is_written_loads_and_says_whether_items_come_again(tmp_path, repea
     assert f"# {found.interactions:,} interactions of {found.users} users with {found.items} items" in text
 
 
+@pytest.mark.filterwarnings("ignore")
+@hypothesis.settings(deadline=None, max_examples=50)
+@given(
+    columns=st.lists(st.text(min_size=1, max_size=20), min_size=3, max_size=3, unique=True),
+    texts=st.lists(st.text(max_size=30), min_size=3, max_size=3),
+    stem=st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=20),
+)
+def test_what_is_written_loads_whatever_files_columns_and_ids_are_called(tmp_path_factory, columns, texts, stem):
+    """An id may hold anything; what tells them apart stands at both ends, where blanks would not matter."""
+    names = dict(zip(("user", "item", "time"), columns, strict=True))
+    rows = [(f"{user}{texts[0]}{user}", f"{item}{texts[1]}{item}") for user in range(8) for item in range(6)]
+    frame = pl.DataFrame(rows, schema=columns[:2], orient="row").with_columns(pl.lit(7).alias(columns[2]))
+    path = tmp_path_factory.mktemp("table") / f"{stem}.parquet"
+    frame.write_parquet(path)
+    pipeline = path.parent / f"{run_name(stem)}.yaml"
+    pipeline.write_text(pipeline_text(path, guess(path, names)), encoding="utf-8")
+    loaded = load_settings(pipeline)
+    assert load(loaded.data).histories.users == list(dict.fromkeys(frame[columns[0]]))
+    assert loaded.data.path == path
+
+
 def test_a_small_table_asks_for_less(tmp_path):
     path = table(tmp_path, repeats=False, users=12, length=4)
     found = guess(path, {})
@@ -105,9 +129,13 @@ def test_bad_rows_and_double_clicks_do_not_mislead(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *(line for line in lines[1:] for _ in range(2)), "u,i", "u,i,then"]) + "\n")
     found = guess(path, {})
-    assert (found.skipped, found.repeats) == (2, 0)
+    assert (sum(rows for _, rows in found.skipped), found.repeats) == (2, 0)
     text = pipeline_text(path, found)
-    assert "  on_bad_rows: skip            # 2 cannot be read; fail tells which\n" in text
+    lines = text.partition("  on_bad_rows: skip            # fail tells which; left out are\n")[2].splitlines()[:2]
+    assert [line.strip() for line in lines] == [
+        "# 1: a ragged row",
+        "# 1: a time that is no date like 2024-05-31 12:30, as most are",
+    ]
     (tmp_path / "shop.yaml").write_text(text)
     assert load(load_settings(tmp_path / "shop.yaml").data).histories.items.size
 

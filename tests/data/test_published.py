@@ -135,7 +135,7 @@ def test_ratings_can_be_filtered(tmp_path):
             "1,2,3,pv,4,5\n",
             "its first row has 6 fields: '1,2,3,pv,4,5'; expected user, item, category, event, time",
         ),
-        ("taobao", "x.csv", "1,2,3,pv,4\n1,2,3,pv\n", "row 2: a time that is no number or date like 2024-05-31 12:30"),
+        ("taobao", "x.csv", "1,2,3,pv,4\n1,2,3,pv\n", "row 2: a time that is no number, as most are"),
         ("amazon-reviews", "x.json", "{no json}\n", "amazon-reviews, .*x.json: cannot be read"),
         ("amazon-ratings", "x.csv", "a,b,five,1\n", "row 1: a rating that is no number"),
         (

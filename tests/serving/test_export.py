@@ -249,7 +249,7 @@ def test_a_file_of_users_is_answered_row_by_row(trained, tmp_path):
     )
     users.write_parquet(tmp_path / "users.parquet")
     recommender = Recommender(trained.folder)
-    assert recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4) == 12
+    assert recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4) == (12, {})
     found = pl.read_parquet(tmp_path / "out.parquet")
     assert found.columns == ["user", "rank", "item", "score", "ranker_score", "retriever_score"]
     assert (
@@ -276,6 +276,21 @@ def test_a_wrong_file_of_users_is_refused(tmp_path, columns, sentence, trained):
     with pytest.raises(InputError, match=sentence):
         recommend_file(Recommender(trained.folder), path, tmp_path / "out.parquet", 3)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_what_has_no_effect_as_it_is_not_known_is_told(trained, tmp_path):
+    recommender = Recommender(trained.folder)
+    unknown = recommender.unknown([["film-1", "x", "y"], [], ["x", 7.0, None]], [["z"], ["film-2"], ["film-3"]])
+    assert unknown == {"history": (["x", "y", "7"], 4), "exclude": (["z"], 3)}
+    assert str(unknown["history"]) == "3 of 4 unknown, and so without effect: x, y, 7"
+    assert recommender.unknown([["film-1"]]) == recommender.unknown([]) == {}
+    many = recommender.unknown([[f"no-{number}"] for number in range(600)])["history"]  # of several requests
+    assert (len(many.texts), many.of) == (600, 600)
+    assert str(many).endswith(": no-0, no-1, no-2, no-3, no-4, …")
+    users = pl.DataFrame({"user": ["ann"], "history": [["film-1", "x"]]})
+    users.write_parquet(tmp_path / "users.parquet")
+    _, unknown = recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4)
+    assert unknown == {"history": (["x"], 2)}
 
 
 def test_what_was_not_exported_cannot_recommend(tmp_path):

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from tfcorr.console import plain_console
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-console = Console(markup=False)  # a title may hold brackets
+console = plain_console()
 
 Pipeline = Annotated[Path, typer.Argument(help="The YAML file of settings.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as saved_models/movielens100k.")]

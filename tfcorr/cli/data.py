@@ -1,5 +1,6 @@
 """From a table to data that runs can read."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -29,17 +30,19 @@ def init(
 
     Example: `tfcorr init clicks.csv`
     """
+    from tfcorr.config import run_name
     from tfcorr.data.guess import guess, pipeline_text
     from tfcorr.files import write_whole
 
-    path = output or Path(f"{table.name.removesuffix('.gz').rsplit('.', 1)[0]}.yaml")
+    path = output or Path(f"{run_name(Path(table.name.removesuffix('.gz')).stem)}.yaml")
     if path.exists():
         raise InputError(f"{path}: is there already; give another name by --output, or remove it")
     given = {role: name for role, name in (("user", user), ("item", item), ("time", time)) if name is not None}
     text = pipeline_text(table, guess(table, given))
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     console.print(text, soft_wrap=True)
-    console.print(f"written to {path}; look it over, then type: tfcorr train {path}", soft_wrap=True)
+    argument = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    console.print(f"written to {path}; look it over, then type: tfcorr train {argument}", soft_wrap=True)
 
 
 @app.command()

@@ -1,16 +1,20 @@
 """From a run to a served list."""
 
 import csv
+import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from tfcorr.cli.app import IndexOption, RunFolder, app, console
 from tfcorr.settings import InputError
+
+if TYPE_CHECKING:
+    from tfcorr.serving.recommend import Unknown
 
 
 @app.command()
@@ -141,6 +145,7 @@ def recommend(
     exclude: Annotated[str, typer.Option(help="Item ids that must not be recommended, separated by commas.")] = "",
     titles: Annotated[bool, typer.Option("--titles", help="Show the items' titles.")] = False,
     index: IndexOption = "exact",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     source: Annotated[
         Path | None, typer.Option("--input", help="Parquet with the columns user and history (a list of ids).")
     ] = None,
@@ -160,13 +165,15 @@ def recommend(
 
     Example: `tfcorr recommend saved_models/movielens100k --history 50,181,172 --k 10 --titles`
     """
+    import polars as pl
+
     from tfcorr.serving import recommend as serving
 
     if (not history and not context) == (source is None) or (source is None) != (output is None):
         raise typer.BadParameter("give either --history or --context or both, or --input and --output")
-    if source is not None and (exclude or titles):
+    if source is not None and (exclude or titles or as_json):
         raise typer.BadParameter(
-            "--exclude and --titles are of one history; a file may have a column exclude, and gets ids alone"
+            "--exclude, --titles and --json are of one history; a file may have a column exclude, and gets ids alone"
         )
     if server is not None:
         from tfcorr.serving.client import RemoteRecommender
@@ -182,20 +189,32 @@ def recommend(
         raise typer.BadParameter("--titles reads them from a run's folder: give it too")
     known = dict(_assigned(each, recommender.reads) for each in context or [])
     if source is not None and output is not None:
-        console.print(
-            f"{serving.recommend_file(recommender, source, output, k):,} recommendations written to {output}",
-            soft_wrap=True,
-        )
+        written, unknown = serving.recommend_file(recommender, source, output, k)
+        _note(unknown)
+        console.print(f"{written:,} recommendations written to {output}", soft_wrap=True)
         return
-    names = serving.titles(run) if run is not None and (titles or server is None) else {}
-    unknown = [item for item in _ids(history or "") if names and item not in names]
-    if unknown:
-        print(f"note: not in the catalogue, and so without effect: {', '.join(unknown)}", file=sys.stderr)
-    found = recommender.recommend([_ids(history or "")], k, [_ids(exclude)], known)
-    table = Table("rank", "item", *(["title"] if titles else []), "score", "ranker's", "retriever's")
-    for _, rank, item, *scores in found.iter_rows():
-        table.add_row(str(rank), item, *([names.get(item, "")] if titles else []), *(f"{each:.3f}" for each in scores))
+    histories, excluded = [_ids(history or "")], [_ids(exclude)]
+    found = recommender.recommend(histories, k, excluded, known).drop("row")
+    if titles and run is not None:
+        names = serving.titles(run)
+        found.insert_column(2, pl.Series("title", [names.get(item, "") for item in found["item"]], pl.String))
+    _note(recommender.unknown(histories, excluded, known))
+    if as_json:
+        print(json.dumps(found.to_dicts(), ensure_ascii=False))
+        return
+    heads = {"ranker_score": "ranker's", "retriever_score": "retriever's"}
+    table = Table()
+    for name in found.columns:
+        table.add_column(heads.get(name, name), overflow="fold")
+    for row in found.iter_rows():
+        table.add_row(*(f"{each:.3f}" if isinstance(each, float) else str(each) for each in row))
     console.print(table)
+
+
+def _note(unknown: "dict[str, Unknown]") -> None:
+    """Says what of a request has no effect, beside what is printed."""
+    for name, each in unknown.items():
+        print(f"note: {name}: {each}", file=sys.stderr)
 
 
 def _ids(text: str) -> list[str]:

@@ -49,7 +49,7 @@ class Guess:
     items: int
     interactions: int
     longest: int  # history of nine users in ten
-    skipped: int  # rows that cannot be read
+    skipped: list[tuple[str, int]]  # rows that cannot be read, by what is wrong with them
 
 
 def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
@@ -102,7 +102,8 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
-        skipped = -sum(rows or 0 for what, rows, *_ in dataset.account if what.startswith("skipped"))
+        of_account = [(what.partition(": "), rows or 0) for what, rows, *_ in dataset.account]
+        skipped = [(what, -rows) for (kind, _, what), rows in of_account if kind == "skipped"]
         longest = int(np.quantile(np.diff(histories.offsets), 0.9))
         sizes = len(histories.users), len(dataset.catalogue), len(histories.items)
         return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)
@@ -135,15 +136,12 @@ def pipeline_text(path: Path, found: Guess) -> str:
         f"# {found.interactions:,} interactions of {found.users:,} users with {found.items:,} items, after the rare "
         "are dropped.",
         "data:",
-        f"  path: {_scalar(str(path))}",
+        f"  path: {_scalar(str(path.absolute() if str(path).startswith('~') else path))}",
         "  columns:",
         columns,
         *[line.replace("'", "") for line in filters],
-        *(
-            [f"  on_bad_rows: skip            # {found.skipped:,} cannot be read; fail tells which"]
-            if found.skipped
-            else []
-        ),
+        *(["  on_bad_rows: skip            # fail tells which; left out are"] if found.skipped else []),
+        *[f"                               # {rows:,}: {what}" for what, rows in found.skipped],
         f"  min_interactions: {found.min_interactions}          # users and items with fewer are dropped{fewer}",
         f"history_length: {min(max(found.longest, 5), 50):<13} # of nine users in ten it holds all, up to 50",
         "retriever: {name: bsarec}     # and the ranker is a din that is told counts of pairs: docs/towers.md",
@@ -180,9 +178,12 @@ def _plain(name: str) -> str:
 def _examples(values: pl.Series) -> str:
     """Up to three values, on one line."""
     some = values.drop_nulls().unique(maintain_order=True).head(3).to_list()
-    return ", ".join(re.sub(r"\s+", " ", each)[:24] for each in some) or "nothing"
+    shown = (re.sub(r"\s+", " ", each)[:24] for each in some)
+    return ", ".join("".join(each if each.isprintable() else "?" for each in text) for text in shown) or "nothing"
 
 
 def _scalar(text: str) -> str:
     """A text as YAML writes it within a line."""
-    return yaml.safe_dump(text, allow_unicode=True, width=10**6).strip().removesuffix("...").strip()
+    style = None if text.isprintable() else '"'
+    written = yaml.safe_dump(text, allow_unicode=True, width=10**6, default_style=style)
+    return str(written).strip().removesuffix("...").strip()

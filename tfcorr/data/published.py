@@ -63,8 +63,7 @@ def _first_line(source: Path | io.BytesIO) -> str:
 
 
 def _gowalla(path: Path, _: str) -> tuple[pl.LazyFrame, int, Titles]:
-    frame = _headless(path, "\t", ["user", "time", "latitude", "longitude", "item"])
-    return frame.with_columns(pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", strict=False)), 1, {}
+    return _headless(path, "\t", ["user", "time", "latitude", "longitude", "item"]), 1, {}
 
 
 def _taobao(path: Path, _: str) -> tuple[pl.LazyFrame, int, Titles]:

@@ -45,9 +45,12 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
     """
     if not path.exists():
         raise InputError(f"{path}: there is no such file; give the path of a CSV, TSV or Parquet file")
-    kind = ".parquet" if path.is_dir() else Path(path.name.removesuffix(".gz")).suffix.lower()
-    if kind not in (".csv", ".tsv", ".parquet"):
-        raise InputError(f"{path}: unknown kind of file {kind!r}; expected .csv, .tsv (either may be .gz) or .parquet")
+    name = ".parquet" if path.is_dir() else path.name.lower().removesuffix(".gz")
+    kind = next((each for each in (".csv", ".tsv", ".parquet") if name.endswith(each)), None)
+    if kind is None:
+        raise InputError(
+            f"{path}: unknown kind of file {Path(name).suffix!r}; expected .csv, .tsv (either may be .gz) or .parquet"
+        )
     try:
         if kind == ".parquet":
             parts = _parts(path) if path.is_dir() else [path]
@@ -77,7 +80,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     if not content.strip():
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")

@@ -49,9 +49,10 @@ class RemoteRecommender(AnyRecommender):
         self._with = [("x-api-key", api_key)] if api_key else []
         self.specs = self._signature()
 
-    def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    def ask(self, request: dict[str, tf.Tensor], signature: str = "serving_default") -> dict[str, np.ndarray]:
         """As the base class says. Raises: InputError if the server answers by an error."""
         message = PredictRequest(model_spec=self.spec)
+        message.model_spec.signature_name = signature
         for name, values in request.items():
             message.inputs[name].CopyFrom(tf.make_tensor_proto(values))
         try:

@@ -90,12 +90,13 @@ class Endpoint(tf.Module):
         self, serve: Callable[..., dict[str, tf.Tensor]], **more: tf.TensorSpec
     ) -> Callable[..., dict[str, tf.Tensor]]:
         """The graph of `serve` over what a context is made of, and `more`."""
-        specs = {
-            name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in (self.vocabulary.specs | more).items()
-        }
-        return tf.autograph.experimental.do_not_convert(tf.function(serve, autograph=False).get_concrete_function)(
-            **specs
-        )
+        return graph_of(serve, self.vocabulary.specs | more)
+
+
+def graph_of(serve: Callable[..., dict[str, tf.Tensor]], specs: Specs) -> Callable[..., dict[str, tf.Tensor]]:
+    """The graph of `serve` over tensors like these."""
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs.items()}
+    return tf.autograph.experimental.do_not_convert(tf.function(serve, autograph=False).get_concrete_function)(**named)
 
 
 class RetrieverEndpoint(Endpoint):
@@ -136,7 +137,8 @@ class RankerEndpoint(Endpoint):
 class CascadeEndpoint(Endpoint):
     """A context, k [B] and exclude [B, W] -> {"item", "score", "ranker_score", "retriever_score"}, each [B, max k].
 
-    The best come first, by score: that of the cascade's final order, a weighted sum of the stages'.
+    The best come first, by score: that of the cascade's final order, a weighted sum of the stages'. A second signature,
+    `known`, tells of each text of a request whether it had a place in training.
     """
 
     def __init__(self, cascade: Cascade, vocabulary: Vocabulary, counts: np.ndarray, exclude_seen: bool) -> None:
@@ -183,6 +185,18 @@ class CascadeEndpoint(Endpoint):
             "item": tf.gather(self.vocabulary.ids, answer(ids, popular, 0)),
             **{name: answer(each, shares, LOWEST) for name, each in scores.items()},
         }
+
+    def texts(self) -> Specs:
+        """The texts of a request."""
+        return {name: spec for name, spec in self.vocabulary.specs.items() if spec.dtype == tf.string} | {
+            "exclude": STRINGS
+        }
+
+    def known(self, **texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Whether each is an item, a user or a category that training had: Booleans of the texts' shapes."""
+        tables = {name: code.numbers for name, code in self.vocabulary.codes.items()}
+        tables |= {"user": self.vocabulary.user_numbers}
+        return {name: (tables.get(name) or self.vocabulary.numbers).lookup(each) > 0 for name, each in texts.items()}
 
     def _most_popular(self, excluded: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The most popular items that are not excluded, [B, width], and the logarithms of their shares."""
@@ -233,7 +247,7 @@ def export(
     for name, cascade in cascades.items():
         endpoint = CascadeEndpoint(cascade, vocabulary, catalogue.counts, exclude_seen)
         serve = endpoint.signature(endpoint.serve, k=tf.TensorSpec([None], tf.int32), exclude=STRINGS)
-        endpoints[name] = endpoint, {"serving_default": serve}
+        endpoints[name] = endpoint, {"serving_default": serve, "known": graph_of(endpoint.known, endpoint.texts())}
     popular = np.argsort(-catalogue.counts, kind="stable")
     items = pl.DataFrame({"id": catalogue.ids, "title": catalogue.titles})[popular]
     with exclusive(folder):

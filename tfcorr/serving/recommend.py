@@ -3,9 +3,10 @@
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,7 +27,20 @@ ANSWER = {
     "ranker_score": pl.Float32,
     "retriever_score": pl.Float32,
 }
+SHOWN = 5  # texts in a note
+OUTDATED = "the cascade was exported by an earlier tfcorr; make a new version with: tfcorr export RUN"
 MODEL: dict[IndexKind, str] = {"exact": "cascade", "scann": "cascade_scann"}
+
+
+class Unknown(NamedTuple):
+    """Of texts in a request those that training did not have, each once, and how many different ones were given."""
+
+    texts: list[str]
+    of: int
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.texts[:SHOWN]) + ", …" * (len(self.texts) > SHOWN)
+        return f"{len(self.texts):,} of {self.of:,} unknown, and so without effect: {shown}"
 
 
 class AnyRecommender(ABC):
@@ -36,8 +50,9 @@ class AnyRecommender(ABC):
     specs: Mapping[str, tf.TensorSpec]  # of a request
 
     @abstractmethod
-    def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
-        """What the cascade answers: item (bytes), score, ranker_score and retriever_score, each [B, k]."""
+    def ask(self, request: dict[str, tf.Tensor], signature: str = "serving_default") -> dict[str, np.ndarray]:
+        """What the cascade answers: item (bytes), score, ranker_score and retriever_score, each [B, k]; by the
+        signature `known`, of each text of a request whether it is."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -62,10 +77,41 @@ class AnyRecommender(ABC):
         ranker_score, retriever_score. Raises: InputError if the cascade was exported before scores were answered, or an
         argument is none: with the argument, and what it should be.
         """
+        requests = self._requests(histories, k, exclude, context)
+        parts = [self._answered(self.ask(request), row) for row, request in requests]
+        return pl.concat(parts) if parts else pl.DataFrame(schema=ANSWER)
+
+    def unknown(
+        self,
+        histories: Sequence[Sequence[str]],
+        exclude: Sequence[Sequence[str]] | None = None,
+        context: Mapping[str, Sequence[Any]] | None = None,
+    ) -> dict[str, "Unknown"]:
+        """What training had no such item, user or category for, and so has no effect: by the name of the argument.
+
+        Takes what `recommend` does. Raises: InputError as it does.
+        """
+        given, unknown = defaultdict[str, set[bytes]](set), defaultdict[str, dict[bytes, None]](dict)
+        for _, request in self._requests(histories, 0, exclude, context):
+            texts = {name: values for name, values in request.items() if values.dtype == tf.string}
+            for name, known in self.ask(texts, "known").items():
+                some = texts[name].numpy()
+                given[name].update(some[some != b""])
+                unknown[name].update(dict.fromkeys(some[(some != b"") & ~known]))
+        return {
+            name: Unknown([text.decode() for text in each], len(given[name])) for name, each in unknown.items() if each
+        }
+
+    def _requests(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        exclude: Sequence[Sequence[str]] | None,
+        context: Mapping[str, Sequence[Any]] | None,
+    ) -> Iterator[tuple[int, dict[str, tf.Tensor]]]:
+        """Requests of some histories each, and the place of the first of them. Raises: InputError."""
         if not hasattr(histories, "__len__") or isinstance(histories, str | Mapping):
             raise InputError(f"histories: expected a list of lists of item ids, received {histories!r}")
-        if not len(histories):
-            return pl.DataFrame(schema=ANSWER)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < 2**31:
             raise InputError(f"k: expected a whole number from 0, received {k!r}")
         exclude, context = [[]] * len(histories) if exclude is None else exclude, context or {}
@@ -73,32 +119,21 @@ class AnyRecommender(ABC):
             if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != len(histories):
                 expected = f"expected one for each of the {len(histories)} histories"
                 raise InputError(f"{name}: {expected}, received {_shown(values)}")
-        every = [slice(first, first + self.rows) for first in range(0, len(histories), self.rows)]
-        known = [{name: values[part] for name, values in context.items()} for part in every]
-        parts = zip(every, known, strict=True)
-        return pl.concat([self._some(part.start, histories[part], k, exclude[part], each) for part, each in parts])
+        for first in range(0, len(histories), self.rows):
+            part = slice(first, first + self.rows)
+            history = _padded(_ids("histories", histories[part]))
+            request = {"history": history, "exclude": _padded(_ids("exclude", exclude[part]))}
+            rows = len(history)
+            for name in self.reads:
+                values = context[name][part] if name in context else [None] * rows
+                request[name] = _column(name, self.specs[name], values)
+            yield first, request | {"k": tf.fill([rows], tf.constant(k, tf.int32))}
 
-    def _some(
-        self,
-        first: int,
-        histories: Sequence[Sequence[str]],
-        k: int,
-        exclude: Sequence[Sequence[str]],
-        context: Mapping[str, Sequence[Any]],
-    ) -> pl.DataFrame:
-        rows = len(histories)
-        request = {
-            "history": _padded(_ids("histories", histories)),
-            "k": tf.fill([rows], tf.constant(k, tf.int32)),
-            "exclude": _padded(_ids("exclude", exclude)),
-        }
-        request |= {name: _column(name, self.specs[name], context.get(name, [None] * rows)) for name in self.reads}
-        answer = self.ask(request)
+    def _answered(self, answer: dict[str, np.ndarray], first: int) -> pl.DataFrame:
+        """An answer as a table, whose rows are of the histories from that place on."""
         if "score" not in answer:
-            raise InputError(
-                "the cascade was exported by an earlier tfcorr; make a new version with: tfcorr export RUN"
-            )
-        width = answer["item"].shape[1]
+            raise InputError(OUTDATED)
+        rows, width = answer["item"].shape
         flat = {
             "row": np.repeat(np.arange(first, first + rows), width),
             "rank": np.tile(np.arange(1, width + 1), rows),
@@ -106,6 +141,8 @@ class AnyRecommender(ABC):
         }
         columns = {name: flat[name].reshape(-1) for name in ANSWER}
         columns["item"] = np.array([item.decode() for item in columns["item"]], object)
+        if not np.isfinite(columns["score"]).all():
+            raise InputError("the cascade answers with scores that are no numbers; train it anew")
         return pl.DataFrame(columns, schema=ANSWER).filter(pl.col("item") != "")
 
 
@@ -124,12 +161,13 @@ class Recommender(AnyRecommender):
             raise InputError(
                 f"{model}: cannot be loaded: {first}; make a new version with: tfcorr export {run}"
             ) from None
-        self._serve = self._model.signatures["serving_default"]
-        self.specs = self._serve.structured_input_signature[1]
+        self.specs = self._model.signatures["serving_default"].structured_input_signature[1]
 
-    def ask(self, request: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
-        """As the base class says."""
-        return {name: values.numpy() for name, values in self._serve(**request).items()}
+    def ask(self, request: dict[str, tf.Tensor], signature: str = "serving_default") -> dict[str, np.ndarray]:
+        """As the base class says. Raises: InputError if the export has no such signature."""
+        if signature not in self._model.signatures:
+            raise InputError(OUTDATED)
+        return {name: values.numpy() for name, values in self._model.signatures[signature](**request).items()}
 
 
 def served_model(run: Path, name: str) -> Path:
@@ -140,24 +178,25 @@ def served_model(run: Path, name: str) -> Path:
     return run / "serving" / name / str(version)
 
 
-def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: int) -> int:
+def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: int) -> tuple[int, dict[str, Unknown]]:
     """Recommends for every row of a Parquet file with the columns `user` and `history` (a list of item ids, oldest
     first) and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item,
     score, ranker_score and retriever_score to `output`.
 
-    Returns: the number of recommendations. Raises: InputError.
+    Returns: the number of recommendations, and what of the file is not known. Raises: InputError.
     """
     users = read_users(source)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of the Parquet file to write")
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
     context = {name: users[name].to_list() for name in recommender.reads & set(users.columns)}
-    found = recommender.recommend(users["history"].to_list(), k, exclude, context)
+    histories = users["history"].to_list()
+    found = recommender.recommend(histories, k, exclude, context)
     found = found.with_columns(users["user"].gather(found["row"])).select(
         "user", "rank", "item", "score", "ranker_score", "retriever_score"
     )
     write_whole(output, found.write_parquet)
-    return found.height
+    return found.height, recommender.unknown(histories, exclude, context)
 
 
 def titles(run: Path) -> dict[str, str]:

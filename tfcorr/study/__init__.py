@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from tfcorr.apart import Apart
+from tfcorr.console import plain_console
 from tfcorr.data.sources import load
 from tfcorr.files import locked, read_intact, remove_whole
 from tfcorr.settings import InputError
@@ -45,7 +46,7 @@ def run_study(
     Raises: InputError, also where a cell could not be trained, once all others are.
     """
     study, folder = load_study(path, overrides), Path(root) / "study"
-    output, console = study.settings.output, console or Console(markup=False)
+    output, console = study.settings.output, console or plain_console()
     with locked(folder / ".lock", others_wait=False), locked(output / ".lock", others_wait=False):
         records = Records(output / RECORDS)
         work = _Work(study, records, folder, processes, console, [str(path), *overrides])

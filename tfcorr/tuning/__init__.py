@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from tfcorr.config import RunSettings, flat, load_settings, save_settings
+from tfcorr.console import plain_console
 from tfcorr.data.sources import load as load_data
 from tfcorr.files import locked, read_intact, remove_whole, write_whole
 from tfcorr.search_space import Algorithm
@@ -88,7 +89,7 @@ def search(
     history.csv.
     Raises: InputError, also where every trial failed.
     """
-    settings, console, this, root = load_settings(pipeline, overrides), console or Console(), role(), Path(root)
+    settings, console, this, root = load_settings(pipeline, overrides), console or plain_console(), role(), Path(root)
     _check(settings, pipeline, trials, algorithm, objective)
 
     def load(more: list[str]) -> RunSettings:

@@ -101,6 +101,13 @@ def test_every_test_user_has_one_list_over_grpc_in_process_and_in_evaluation(ser
     assert [row["item"] for row in over_rest] == lists.to_list()[:10]
 
 
+def test_a_server_tells_what_is_not_known_as_the_model_in_process_does(server, trained):
+    histories, exclude = [["film-1", "x"], ["y"] * 9], [[], ["z", "film-2"]]
+    expected = Recommender(trained.folder).unknown(histories, exclude)
+    assert RemoteRecommender(server.grpc_address, rows=1).unknown(histories, exclude) == expected
+    assert expected == {"history": (["x", "y"], 3), "exclude": (["z"], 2)}
+
+
 def test_each_row_has_as_many_as_it_asks_for(server):
     prediction, _ = server.stubs()
     request = message(history=[["film-1"], ["film-2"]], k=np.array([2, 4], np.int32), exclude=[[""], [""]])
@@ -200,7 +207,11 @@ INVALID, NOT_FOUND, PRECONDITION = (
         ),
         (message(version=9, **asked()), NOT_FOUND, "version 9 of cascade is not available; there are: 1"),
         (message(label="nope", **asked()), INVALID, "has no version label 'nope'; there are: stable"),
-        (message(signature="nope", **asked()), PRECONDITION, "has no signature 'nope'; there are: serving_default"),
+        (
+            message(signature="nope", **asked()),
+            PRECONDITION,
+            "has no signature 'nope'; there are: known, serving_default",
+        ),
         (message(output_filter=["nope"], **asked()), INVALID, "there is no output 'nope'"),
         (message(output_filter=["item", "item"], **asked()), INVALID, "stands twice"),
         (message(history=[["film-1"]]), INVALID, "which are exclude, history, k; missing: exclude, k"),

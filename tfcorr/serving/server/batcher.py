@@ -116,12 +116,13 @@ def together(requests: Sequence[Arrays]) -> Arrays:
 
 
 def narrowed(outputs: Arrays, inputs: Arrays) -> Arrays:
-    """What a request would have been answered by itself: no wider than it asked for, by its largest k or its
-    candidates."""
+    """What a request would have been answered by itself: no wider than it asked for, by its largest k, its
+    candidates, or the list that an output is about."""
     if "k" in inputs:
         width = int(inputs["k"].max())
     elif "candidates" in inputs:
         width = inputs["candidates"].shape[1]
     else:
-        return outputs
+        widths = {name: inputs[name].shape[1] for name in outputs if name in inputs and inputs[name].ndim == 2}
+        return outputs | {name: outputs[name][:, :width] for name, width in widths.items()}
     return {name: values[:, :width] for name, values in outputs.items()}
