@@ -68,7 +68,7 @@ def test_a_warm_start_keeps_what_is_known_of_items_that_stay(yesterday, monkeypa
     monkeypatch.chdir(pipeline.parent)
     settings = load_settings(pipeline, [*STILL, f"training.warm_start={old.folder}"], "today")
     new, text = lines_of(lambda console: runs.train(settings, old.folder.parent, console))
-    assert f"warm start from {old.folder}: 41 items, of which 2 are new; 1 of its own are gone" in text
+    assert f"warm start from {old.folder}: items: 41, of which 2 new, 1 gone; users: 61, of which 1 new, 0 gone" in text
     assert {"film-40", "film-41"} <= set(new.catalogue.ids)
     assert "zoe" in new.users
     stayed = [item for item in old.catalogue.ids if item != "film-7"]
@@ -215,6 +215,26 @@ def test_features_mean_tomorrow_what_they_meant_in_training(shop):
     warm = runs.train(settings, old.folder.parent, Console(quiet=True))
     np.testing.assert_allclose(scores(warm, ["i1", "i2"], same), scores(old, ["i1", "i2"], same), rtol=1e-4, atol=1e-6)
     runs.evaluate(runs.open_run(warm.folder))
+
+
+def test_a_new_index_tells_what_changed_and_is_refused_where_nothing_is_kept(shop):
+    """As where ids or categories are written in another way from one day on."""
+    old, write = shop
+    write([1.0] * 20, [*("ab"[number % 2] for number in range(19)), "c"])
+    told = runs.changes(old, runs.reindexed(old))
+    assert told == "items: 20, of which 0 new, 0 gone; users: 40, of which 0 new, 0 gone; " + (
+        "kinds: 3, of which 1 new, 0 gone"
+    )
+    write([1.0] * 20, [*("AB"[number % 2] for number in range(20))])
+    with pytest.raises(
+        InputError, match=r"no kind of the data today is one that .* such as 'A', 'B', the run's .* 'a'"
+    ):
+        runs.reindexed(old)
+    write([1.0] * 20, [*("ab"[number % 2] for number in range(20))])
+    for name in ("sales.csv", "goods.csv"):
+        pl.read_csv(name).with_columns(pl.col("item_id") + ".0").write_csv(name)
+    with pytest.raises(InputError, match=r"no item of the data today is one that .* 'i\d+\.0', .* write them as then"):
+        runs.reindexed(old)
 
 
 def test_a_warm_start_wants_the_features_in_their_old_order(shop):

@@ -182,7 +182,8 @@ def open_run(folder: Path) -> Run:
 def reindexed(run: Run) -> Run:
     """The run with the items and users that its data have today; the towers are as they were trained.
 
-    An item that is new is the mean of the others, and what its features say of it. Raises: InputError.
+    An item that is new is the mean of the others, and what its features say of it; `changes` tells how many are.
+    Raises: InputError if all are.
     """
     dataset = load(run.settings.data, run.features)
     known = dataset.catalogue, dataset.histories.users, dataset.features
@@ -192,8 +193,37 @@ def reindexed(run: Run) -> Run:
     return new
 
 
+def _ids_of(old: Run, new: Run) -> dict[str, tuple[list[str], list[str]]]:
+    """The items, users and categories of both, by name."""
+    features = {feature.name: feature.vocabulary or [] for feature in old.features}
+    return {
+        "item": (old.catalogue.ids, new.catalogue.ids),
+        "user": (old.users, new.users),
+        **{each.name: (features[each.name], each.vocabulary) for each in new.features if each.vocabulary is not None},
+    }
+
+
+def changes(old: Run, new: Run) -> str:
+    """How many items, users and categories the new run has, and how many of them are not the old one's."""
+    return "; ".join(
+        f"{name}s: {len(present):,}, of which {len(set(present) - set(past)):,} new, "
+        f"{len(set(past) - set(present)):,} gone"
+        for name, (past, present) in _ids_of(old, new).items()
+    )
+
+
 def _take_over(old: Run, new: Run, towers: dict[str, Tower]) -> None:
-    """Sets towers made for the new run to the old one's, item by item, user by user, category by category."""
+    """Sets towers made for the new run to the old one's, item by item, user by user, category by category. Raises:
+    InputError if none of those that a tower reads is kept."""
+    read = {"item", *(feature.name for feature in new.features if feature.of == "item")}
+    read = read.union(*(tower.reads for tower in towers.values()))
+    for name, (past, present) in _ids_of(old, new).items():
+        if name in read and past and present and not set(past) & set(present):
+            raise InputError(
+                f"{old.folder}: no {name} of the data today is one that the run was trained on: they are such as "
+                f"{', '.join(map(repr, present[:3]))}, the run's such as {', '.join(map(repr, past[:3]))}; write them "
+                "as then, or train anew"
+            )
     rows = {"item": rows_between(old.catalogue.ids, new.catalogue.ids), "user": rows_between(old.users, new.users)}
     before = {feature.name: feature.vocabulary for feature in old.features}
     for feature in new.features:
@@ -221,11 +251,7 @@ def _warm_start(old: Run, new: Run, trained: dict[str, Tower]) -> str:
         )
     for towers in (trained, new.towers):
         _take_over(old, new, towers)
-    added, gone = (len(set(one.catalogue.ids) - set(other.catalogue.ids)) for one, other in ((new, old), (old, new)))
-    return (
-        f"warm start from {old.folder}: {len(new.catalogue):,} items, of which {added:,} are new; {gone:,} of its own "
-        "are gone"
-    )
+    return f"warm start from {old.folder}: {changes(old, new)}"
 
 
 def _with_order(run: Run) -> Run:

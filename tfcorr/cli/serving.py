@@ -35,7 +35,10 @@ def export(
     from tfcorr import runs
 
     opened = runs.open_run(run)
-    version = runs.export_run(runs.reindexed(opened) if reindex else opened, label, keep)
+    if reindex:
+        opened, trained = runs.reindexed(opened), opened
+        console.print(runs.changes(trained, opened), soft_wrap=True)
+    version = runs.export_run(opened, label, keep)
     console.print(f"exported version {version} to {run / 'serving'}, served as {label}", soft_wrap=True)
 
 
