@@ -248,6 +248,36 @@ def test_what_is_asked_for_is_read_as_it_may_be_pasted(tfcorr, trained):
         assert (code, sentence in err) == (1, True)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_nothing_half_written_is_left(tfcorr, trained, small_disk):
+    """Written by Polars and by TensorFlow."""
+    sentence = "no space is left on the disk; free some, then give the command again, tfcorr train with --resume\n"
+    table = small_disk / "made.parquet"
+    code, _, err = tfcorr("data", "synthesize", table, "--users", "1000", "--items", "500", "--interactions", "90000")
+    assert (code, err.endswith(sentence), err.startswith("error: ")) == (1, True, True)
+    assert list(small_disk.iterdir()) == []
+    run = small_disk.parent / "run"
+    shutil.copytree(trained.folder, run)
+    shutil.move(run / "serving", small_disk.parent / "served")
+    (run / "serving").symlink_to(small_disk)
+    code, _, err = tfcorr("export", run)
+    assert (code, err.endswith(sentence), str(small_disk) in err) == (1, True, True)
+    assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / ".lock"]
+
+
 def test_a_version_that_is_damaged_is_named(tfcorr, trained, tmp_path):
     shutil.copytree(trained.folder / "serving", tmp_path / "serving")
     (tmp_path / "serving" / "cascade" / "1" / "saved_model.pb").write_bytes(b"x")

@@ -185,6 +185,18 @@ def test_a_path_that_reads_as_a_pattern_is_refused_before_anything_is_written(tr
         runs.open_run(tmp_path / name)
 
 
+def test_a_run_may_lie_elsewhere_behind_a_link(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project.parent)
+    settings = load_settings(project, [LIGHT, FPMC, "training.epochs=1"], "linked")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere" / "run")
+    for number in range(2):
+        runs.train(settings, tmp_path, quiet, overwrite=number > 0)
+        assert (tmp_path / "linked").is_symlink()
+        assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["run"]
+    assert runs.open_run(tmp_path / "linked").settings == settings
+
+
 def test_overwrite_replaces_a_run(trained, project, tmp_path, monkeypatch):
     shutil.copytree(trained.folder, tmp_path / trained.settings.name)
     monkeypatch.chdir(project.parent)

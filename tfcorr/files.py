@@ -18,8 +18,10 @@ Content = TypeVar("Content")
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` make a file or folder under a hidden name beside `path`, then moves it there in one step.
 
-    A folder that stands at `path` already is an error of the operating system's; a file is replaced.
+    A folder that stands at `path` already is an error of the operating system's; a file is replaced, and where `path`
+    is a link, what it leads to.
     """
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -33,7 +35,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def remove_whole(folder: Path) -> None:
-    """Removes a folder such that it is gone in one step, whatever happens meanwhile."""
+    """Removes a folder such that it is gone in one step, whatever happens meanwhile; of a link, what it leads to."""
+    folder = folder.resolve()
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     folder.rename(replaced)
     shutil.rmtree(replaced)
@@ -55,6 +58,7 @@ def locked(path: Path, others_wait: bool = True) -> Iterator[None]:
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` make a folder as `write_whole` does; one that stands at `path` gives way once the new one is
     whole."""
+    path = path.resolve()
     replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
 
     def give_way(partial: Path) -> None:

@@ -182,6 +182,30 @@ def test_what_a_killed_export_left_takes_no_place(tmp_path):
     assert versions.whole_versions(tmp_path) == {2, 3, 4}
 
 
+def test_what_is_no_version_is_left_alone_and_blocks_nothing(tmp_path):
+    """Files, links and other ways to write a number, be they of a model's versions or in the way of the next."""
+    made(tmp_path, 1)
+    versions.publish(tmp_path, 1, "stable", 1)
+    strays = [tmp_path / "cascade" / "008", tmp_path / "ranker" / "5", tmp_path / "ranker" / "notes.txt"]
+    strays[0].mkdir()
+    for stray in strays[1:]:
+        stray.touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "retriever" / "7").symlink_to(
+        tmp_path / "elsewhere"
+    )  # a version of one model: it goes, its folder stays
+    (tmp_path / "retriever" / ".9.partial-1").symlink_to(tmp_path / "nowhere")
+    for number in (9, 10):
+        with versions.exclusive(tmp_path):
+            assert versions.next_version(tmp_path) == number
+            made(tmp_path, number)
+            versions.publish(tmp_path, number, "stable", 1)
+    assert versions.whole_versions(tmp_path) == {9, 10}
+    assert all(stray.exists() for stray in [*strays, tmp_path / "elsewhere"])
+    assert sorted(path.name for path in (tmp_path / "retriever").iterdir()) == ["10", "9"]
+    assert versions.move_labels(tmp_path, {"stable": 9}) == {"stable": 9}
+
+
 def test_a_damaged_configuration_is_named(tmp_path):
     (tmp_path / "models.config").write_text("model_config_list { oops")
     with pytest.raises(InputError, match=r"models.config: is damaged"):

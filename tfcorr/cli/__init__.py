@@ -1,6 +1,9 @@
 """The commands: each parses, calls one library function, and prints."""
 
+import os
+import re
 import sys
+from errno import ENOSPC
 
 import typer
 
@@ -10,6 +13,7 @@ from tfcorr.settings import InputError
 # Each adds its commands, in the order of the help.
 from tfcorr.cli import data, training, measuring, serving  # isort: skip
 
+FULL = os.strerror(ENOSPC)
 __all__ = ["app", "console", "data", "main", "measuring", "serving", "training"]
 
 
@@ -46,6 +50,13 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # no space, no permission, a file where a folder should be
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        if FULL in str(error):  # of the system, TensorFlow or Polars
+            place = max(re.findall(r"/[^\s;:']+", str(error)), key=len, default="output")
+            advice = "free some, then give the command again, tfcorr train with --resume"
+            print(f"error: {place}: no space is left on the disk; {advice}", file=sys.stderr)
+        elif isinstance(error, OSError):  # no permission, a file where a folder should be
+            print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        else:
+            raise
         sys.exit(1)

@@ -74,13 +74,15 @@ def check_label(label: str) -> None:
 
 
 def next_version(folder: Path) -> int:
-    """One more than the highest version of any model that is there, whether it was ever served or not."""
-    return 1 + max((max(versions_on_disk(folder / name), default=0) for name in MODELS), default=0)
+    """One more than the highest number that anything has among the models' versions, be it one or not."""
+    named = (path.name for name in MODELS for path in (folder / name).glob("*"))
+    return 1 + max((int(name) for name in named if name.isascii() and name.isdecimal()), default=0)
 
 
 def versions_on_disk(folder: Path) -> set[int]:
-    """The versions under NAME/."""
-    return {int(path.name) for path in folder.glob("*") if path.name.isascii() and path.name.isdecimal()}
+    """The versions under NAME/: folders, or links to some, whose names are numbers as they are written here."""
+    named = {path.name for path in folder.glob("*") if path.is_dir()}
+    return {int(name) for name in named if re.fullmatch("[1-9][0-9]*", name)}
 
 
 def whole_versions(folder: Path) -> set[int]:
@@ -101,7 +103,15 @@ def _remove(version: Path) -> None:
     """In one step, so that no one finds half of it."""
     removed = version.with_name(f".{version.name}.removed")
     version.rename(removed)
-    shutil.rmtree(removed)
+    _discard(removed)
+
+
+def _discard(path: Path) -> None:
+    """Removes a folder or file; of a link, itself alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]:
@@ -129,14 +139,23 @@ def move_labels(folder: Path, moves: Mapping[str, int | None]) -> dict[str, int]
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Lets one process at a time change what is served. What a killed one left half-written is removed."""
+    """Lets one process at a time change what is served. What it, or a killed one before it, left unfinished is
+    removed."""
     with locked(folder / ".lock"):
-        for name in MODELS:
-            for left in [*(folder / name).glob(".*.partial-*"), *(folder / name).glob(".*.removed")]:
-                shutil.rmtree(left)
-            for version in versions_on_disk(folder / name) - whole_versions(folder) - set(labels(folder).values()):
-                _remove(folder / name / str(version))
-        yield
+        _clear(folder)
+        try:
+            yield
+        finally:
+            _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is half-written, and versions that not every model has."""
+    for name in MODELS:
+        for left in [*(folder / name).glob(".*.partial-*"), *(folder / name).glob(".*.removed")]:
+            _discard(left)
+        for version in versions_on_disk(folder / name) - whole_versions(folder) - set(labels(folder).values()):
+            _remove(folder / name / str(version))
 
 
 def _write(folder: Path, served: Mapping[str, int]) -> None:
