@@ -239,6 +239,13 @@ def test_a_server_or_a_run_must_be_given_to_recommend(tfcorr, trained):
     assert (code, err.startswith("error: 127.0.0.1:1: UNAVAILABLE")) == (1, True)
 
 
+def test_an_empty_key_is_not_taken_for_none(tfcorr, trained, monkeypatch):
+    monkeypatch.setenv("TFCORR_API_KEY", "")
+    for command in (["serve", trained.folder], ["recommend", "--server", "127.0.0.1:1", "--history", "film-1"]):
+        code, _, err = tfcorr(*command)
+        assert (code, err) == (1, "error: TFCORR_API_KEY is empty: set it to the key, or unset it to do without one\n")
+
+
 def test_what_is_asked_for_is_read_as_it_may_be_pasted(tfcorr, trained):
     code, out, _ = tfcorr("recommend", trained.folder, "--history", "film-1\nfilm-2")
     assert code == 0

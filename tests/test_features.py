@@ -79,9 +79,9 @@ def test_the_context_of_a_request_changes_what_is_recommended(run):
         found = recommender.recommend([past], 5, context={"device": [device], "size": [size]})["item"].to_list()
         assert sum((int(item[-1]) >= 5) == (device == "tv") for item in found if not item.endswith("new")) >= 4
     unknown = recommender.recommend([past], 5)
-    assert unknown.equals(
-        recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None], "colour": ["red"]})
-    )
+    assert unknown.equals(recommender.recommend([past], 5, context={"device": ["fridge"], "size": [None]}))
+    with pytest.raises(InputError, match="context: no tower reads 'colour'; they read: device, size"):
+        recommender.recommend([past], 5, context={"colour": ["red"]})
     told = recommender.unknown([past], context={"device": ["fridge"], "size": [None]})
     assert told == {"device": (["fridge"], 1)}
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from tfcorr.settings import InputError
 
 if TYPE_CHECKING:
     from tfcorr.serving.recommend import Unknown
+
+KEY = "TFCORR_API_KEY"
 
 
 @app.command()
@@ -84,7 +87,7 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="A PEM file.")] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="TFCORR_API_KEY", help="What requests must carry as x-api-key; better in the environment."),
+        typer.Option(envvar=KEY, help="What requests must carry as x-api-key; better in the environment."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine with neither TLS nor a key.")
@@ -96,6 +99,8 @@ def serve(
     max_rows: Annotated[int, typer.Option(help="Rows of a request.")] = 256,
     max_length: Annotated[int, typer.Option(help="Ids in a row.")] = 2000,
     max_k: Annotated[int, typer.Option(help="Items asked for in a row.")] = 1000,
+    max_items: Annotated[int, typer.Option(help="Items of an answer: a request's rows times its k.")] = 2**16,
+    load_seconds: Annotated[float, typer.Option(help="Seconds that a version may take until it answers.")] = 600,
     max_requests: Annotated[int, typer.Option(help="Requests at once.")] = 128,
 ) -> None:
     """Serves a run's exported models by TensorFlow Serving's protocols: gRPC, REST, and a page to try them on.
@@ -106,11 +111,13 @@ def serve(
     from tfcorr.serving.server.settings import ServerSettings
     from tfcorr.serving.versions import MODELS
 
+    _check_key()
     limits = {
         "message_bytes": max_message,
         "rows": max_rows,
         "length": max_length,
         "k": max_k,
+        "items": max_items,
         "requests": max_requests,
     }
     chosen = {
@@ -127,6 +134,7 @@ def serve(
         "api_key": api_key,
         "insecure": insecure,
         "drain_seconds": drain,
+        "load_seconds": load_seconds,
     }
     settings = ServerSettings.parse(chosen | safety)
     serve_models(
@@ -160,9 +168,7 @@ def recommend(
         str | None, typer.Option("--label", help="With --server: which version; the highest by default.")
     ] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="With --server: by TLS, which this PEM file vouches for.")] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TFCORR_API_KEY", help="With --server; better in the environment.")
-    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar=KEY, help="With --server; better in the environment.")] = None,
 ) -> None:
     """Recommends by the exported cascade, here or as it is served: for one history or context, or for a file of them.
 
@@ -181,6 +187,7 @@ def recommend(
     if server is not None:
         from tfcorr.serving.client import RemoteRecommender
 
+        _check_key()
         recommender: serving.AnyRecommender = RemoteRecommender(server, index, version_label, api_key, tls_ca)
     elif run is not None:
         recommender = serving.Recommender(run, index)
@@ -212,6 +219,12 @@ def recommend(
     for row in found.iter_rows():
         table.add_row(*(f"{each:.3f}" if isinstance(each, float) else str(each) for each in row))
     console.print(table)
+
+
+def _check_key() -> None:
+    """An empty key in the environment counts as none given, which may not be what is meant. Raises: InputError."""
+    if os.environ.get(KEY) == "":
+        raise InputError(f"{KEY} is empty: set it to the key, or unset it to do without one")
 
 
 def _note(unknown: "dict[str, Unknown]") -> None:

@@ -71,8 +71,7 @@ class AnyRecommender(ABC):
         Ids may be texts or whole numbers, in lists or arrays: what was a number in training is one here.
 
         `context` gives for each history what else is known, by name: "user" ids, features that are categories (one text
-        each, or several in a list), features that are numbers. What is not given is not known; what no tower reads has
-        no effect.
+        each, or several in a list), features that are numbers. What is not given is not known.
         Returns: row (place of the history), rank (1 the best, by score), item, score (of the cascade's final order),
         ranker_score, retriever_score. Raises: InputError if the cascade was exported before scores were answered, or an
         argument is none: with the argument, and what it should be.
@@ -115,6 +114,10 @@ class AnyRecommender(ABC):
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < 2**31:
             raise InputError(f"k: expected a whole number from 0, received {k!r}")
         exclude, context = [[]] * len(histories) if exclude is None else exclude, context or {}
+        strange = sorted(set(context) - self.reads)
+        if strange:
+            reads = ", ".join(sorted(self.reads)) or "nothing but a history"
+            raise InputError(f"context: no tower reads {', '.join(map(repr, strange))}; they read: {reads}")
         for name, values in {"exclude": exclude, **context}.items():
             if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != len(histories):
                 expected = f"expected one for each of the {len(histories)} histories"

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 import requests
+import trustme
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -60,6 +61,16 @@ def start_server(run: Path, *options: object) -> Server:
     return server
 
 
+def certified(folder: Path) -> tuple[list[object], Path]:
+    """The options by which a server on this machine speaks TLS, and the file of who vouches for it."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    pair.private_key_pem.write_to_path(folder / "key.pem")
+    pair.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    return ["--tls-certificate", folder / "cert.pem", "--tls-key", folder / "key.pem"], folder / "ca.pem"
+
+
 def copy_of(trained, folder: Path) -> Path:
     """A run's exports in a folder of their own, which a test may change."""
     shutil.copytree(trained.folder / "serving", folder / "serving")
@@ -69,7 +80,7 @@ def copy_of(trained, folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def server(trained):
     """Of the trained run, with small limits; tests must leave it as it is."""
-    limits = ("--max-rows", 8, "--max-length", 50, "--max-k", 30, "--max-message", 20_000)
+    limits = ("--max-rows", 8, "--max-length", 50, "--max-k", 30, "--max-items", 200, "--max-message", 20_000)
     started = start_server(trained.folder, *limits)
     yield started
     started.process.terminate()

@@ -12,7 +12,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from tests.serving.server.conftest import copy_of, start_server
+from tests.serving.server.conftest import certified, copy_of, start_server
 from tests.serving.server.test_reload import ROW, message
 from tfcorr import cli
 from tfcorr.serving.client import RemoteRecommender
@@ -50,12 +50,7 @@ def test_half_of_tls_is_refused():
 
 
 def test_tls_and_the_key_are_asked_of_everyone(trained, tmp_path):
-    authority = trustme.CA()
-    pair, ca = authority.issue_cert("127.0.0.1"), tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(ca)
-    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
-    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    tls = ("--tls-certificate", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    tls, ca = certified(tmp_path)
     server = start_server(copy_of(trained, tmp_path / "run"), "--model", "cascade", *tls, "--api-key", "open sesame")
     try:
         assert server.url.startswith("https://")

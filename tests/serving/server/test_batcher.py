@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcorr.serving.server.batcher import Batcher, Job, narrowed, together
+from tfcorr.serving.server.batcher import Batcher, Job, in_one, narrowed, together
 
 
 def ids(rows):
@@ -50,9 +50,35 @@ def test_what_comes_while_others_are_answered_is_answered_together():
     gate.open.set()
     assert first.result(5)["y"].tolist() == [2]
     assert [each.result(5)["y"].tolist() for each in others] == [[4], [6, 8], [18], [10, 12], [14]]
-    assert gate.asked == [("s", [1]), ("s", [2, 3, 4, 7]), ("other", [9]), ("s", [5, 6])]
+    assert gate.asked == [("s", [1]), ("s", [2, 7, 3, 4]), ("other", [9]), ("s", [5, 6])]
     assert seen == [1, 4, 1, 2]
     batcher.close()
+
+
+def test_a_small_request_waits_for_one_run_and_a_large_one_ends_too():
+    """Large ones go through in parts, of which the oldest has a quarter of each run."""
+    gate = Gate()
+    batcher = Batcher(gate, 4)
+    large = batcher.submit(job(*range(12)))
+    wait_until(lambda: gate.asked)
+    small = [batcher.submit(job(100 + number)) for number in range(9)]
+    gate.open.set()
+    assert large.result(5)["y"].tolist() == [2 * value for value in range(12)]
+    assert [each.result(5)["y"].tolist() for each in small] == [[2 * (100 + number)] for number in range(9)]
+    runs = [asked for _, asked in gate.asked]
+    assert runs[:4] == [[0, 1, 2, 3], [4, 100, 101, 102], [5, 103, 104, 105], [6, 106, 107, 108]]
+    assert runs[4:] == [[7, 8, 9, 10], [11]]
+    batcher.close()
+
+
+def test_parts_of_an_answer_have_the_width_of_the_widest():
+    lowest = np.finfo(np.float32).min
+    part = {"item": ids([[b"a"]]), "score": np.array([[1]], np.float32), "known": np.array([[True]])}
+    wide = {"item": ids([[b"b", b"c"]]), "score": np.array([[3, 2]], np.float32), "known": np.array([[True, True]])}
+    whole = in_one([part, wide])
+    assert whole["item"].tolist() == [[b"a", b""], [b"b", b"c"]]
+    assert whole["score"].tolist() == [[1, lowest], [3, 2]]
+    assert whole["known"].tolist() == [[True, False], [True, True]]
 
 
 def test_one_requests_fault_is_no_others():

@@ -3,14 +3,12 @@
 import base64
 import re
 import socket
-import time
 from pathlib import Path
 
 import grpc
 import numpy as np
 import polars as pl
 import pytest
-import requests
 import tensorflow as tf
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
@@ -325,21 +323,38 @@ def test_a_long_name_is_told_in_short(server):
     assert (code, len(details)) == (PRECONDITION, 1000)
 
 
-def test_idle_connections_take_nothing_from_others(server):
-    """More than REST may have: those beyond are closed, and gRPC answers."""
-    host, port = server.url.removeprefix("http://").split(":")
-    idle = [socket.create_connection((host, int(port))) for _ in range(600)]
+def test_an_answer_is_no_larger_than_was_said(server):
     prediction, _ = server.stubs()
-    assert prediction.Predict(message(**asked()), 30).model_spec.version.value == 1
-    for each in idle:
-        each.close()
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            assert server.predict({"instances": [ROW]}).status_code == 200
-            break
-        except requests.ConnectionError:  # those closed are not gone yet
-            assert time.monotonic() < deadline
+    rows = {"history": [["film-1"]] * 8, "exclude": [[""]] * 8}
+    code, details = refused(prediction.Predict, message(k=np.full(8, 30, np.int32), **rows))
+    assert (code, "an answer has at most 200 items; 8 rows of k = 30 are 240" in details) == (INVALID, True)
+    assert prediction.Predict(message(k=np.full(8, 25, np.int32), **rows), 30).outputs
+
+
+def test_a_page_of_another_site_may_not_ask(server):
+    """Neither by its own origin, nor by a name of its own that leads to this machine."""
+    for headers, status in {
+        (): 200,
+        (("Origin", server.url),): 200,
+        (("Origin", "http://evil.example"),): 403,
+        (("Origin", "null"),): 403,
+        (("Host", "evil.example"),): 403,
+        (("Host", "localhost:1"),): 200,
+    }.items():
+        assert server.predict({"instances": [ROW]}, headers=dict(headers)).status_code == status, headers
+    assert server.get("/", headers={"Host": "evil.example:8501"}).json() == {"error": "this server is not evil.example"}
+
+
+def test_an_answer_says_neither_versions_nor_may_it_be_taken_for_another_kind_or_framed(server):
+    for path in ("/", "/nowhere", "/v1/models/cascade"):
+        found = server.get(path).headers
+        assert (found["Server"], found["X-Content-Type-Options"]) == ("tfcorr", "nosniff")
+    assert "frame-ancestors 'none'" in server.get("/").headers["Content-Security-Policy"]
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as other:
+        other.sendall(b"no HTTP\r\n\r\n")
+        said = other.recv(10_000)
+    assert (b"400 Bad Request" in said, b"Server: tfcorr\r\n" in said) == (True, True)
 
 
 def test_other_paths_and_methods_are_refused(server):

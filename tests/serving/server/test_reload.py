@@ -180,6 +180,55 @@ def test_a_broken_version_or_configuration_takes_nothing_down(changing):
     wait_for(server, {first: "AVAILABLE", second: "END"})
 
 
+def test_a_version_that_hangs_or_is_missing_stops_neither_following_nor_the_end(trained, tmp_path):
+    """Its models are served together, so that none answers by it before all are ready or given up."""
+    run = copy_of(trained, tmp_path)
+    folder = run / "serving"
+    with serving(run, "--model", "ranker", "--load-seconds", 15, "--drain", 1) as server:
+        publish_copy(folder, 2, "canary")
+        wait_for(server, {1: "AVAILABLE", 2: "AVAILABLE"})
+        for name in versions.MODELS:
+            shutil.copytree(folder / name / "2", folder / name / "3")
+        os.unlink(folder / "ranker" / "3" / "saved_model.pb")
+        os.mkfifo(folder / "ranker" / "3" / "saved_model.pb")
+        versions.publish(folder, 3, "canary", 3)
+        time.sleep(4)
+        assert states(server)[3] == "LOADING"
+        assert server.predict({"instances": [ROW]}).status_code == 200
+        assert "ranker version 3: cannot be loaded: it was not ready within 15 s" in server.lines_until("cannot be")[-1]
+        wait_for(server, {1: "AVAILABLE", 3: "AVAILABLE"})
+        found = server.get("/v1/models/ranker").json()["model_version_status"]
+        assert [(each["version"], each["state"]) for each in found] == [
+            ("3", "END"),
+            ("2", "AVAILABLE"),
+            ("1", "AVAILABLE"),
+        ]
+        assert found[0]["status"]["error_code"] == "DEADLINE_EXCEEDED"
+        for name in versions.MODELS:
+            (folder / name / "4").symlink_to(folder / name / "1")
+        versions.publish(folder, 4, "stable", 3)
+        wait_for(server, {3: "AVAILABLE", 4: "AVAILABLE"})
+        os.mkfifo(folder / "cascade" / "5")
+        versions.publish(folder, 5, "stable", 3)
+        assert "cascade version 5: cannot be loaded" in server.lines_until("version 5")[-1]
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - started < 8
+
+
+def test_a_second_interrupt_ends_it_at_once(trained, tmp_path):
+    with serving(copy_of(trained, tmp_path), "--drain", 60) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(b"POST /v1/models/cascade:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGINT)
+            server.lines_until("stopping")
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(5) == 128 + signal.SIGINT
+
+
 EXPORT = """
 import sys, time
 from pathlib import Path

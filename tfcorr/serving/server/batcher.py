@@ -8,30 +8,58 @@ neither one name nor many. Measured by benchmarks/batching.py.
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A checked request: arrays whose first axis are its rows, and the answer that will be."""
 
     signature: str
     inputs: Arrays
     answer: Future[Arrays] = field(default_factory=Future)
+    begun: int = 0  # rows
+    parts: list[Arrays] = field(default_factory=list)  # answers of the first rows
 
     @property
-    def rows(self) -> int:
-        """How many."""
-        return len(next(iter(self.inputs.values())))
+    def left(self) -> int:
+        """Rows that have not begun."""
+        return len(next(iter(self.inputs.values()))) - self.begun
+
+    def take(self, rows: int) -> Arrays:
+        """Its next rows."""
+        self.begun += rows
+        return {name: values[self.begun - rows : self.begun] for name, values in self.inputs.items()}
+
+    def give(self, part: Arrays) -> None:
+        """The answer of some rows; with the last it is whole."""
+        self.parts.append(part)
+        if not self.left:
+            self._end(self.answer.set_result, narrowed(in_one(self.parts), self.inputs))
+
+    def fail(self, error: Exception) -> None:
+        """Answers by an error."""
+        self.begun += self.left
+        self._end(self.answer.set_exception, error)
+
+    def _end(self, settle: Callable[[Any], None], outcome: Any) -> None:
+        with suppress(InvalidStateError):  # given up meanwhile
+            settle(outcome)
 
 
 class Batcher:
-    """Runs jobs on a thread of its own, as many rows of one signature at once as wait, up to a number."""
+    """Runs jobs on a thread of its own, as many rows of one signature at once as wait, up to a number.
+
+    Of a job with many rows some run at a time, and small jobs before larger ones, so that a small one waits for one run
+    at most; a part of each run is for the job that has waited longest, so that a large one ends too.
+    """
 
     def __init__(
         self, run: Callable[[str, Arrays], Arrays], rows: int, observe: Callable[[int], None] = lambda rows: None
@@ -40,7 +68,7 @@ class Batcher:
         self._run, self._rows, self._observe = run, rows, observe
         self._arriving: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: list[Job] = []
-        self._open = True
+        self._open, self._is_oldests_turn = True, True
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
@@ -57,9 +85,9 @@ class Batcher:
     def _work(self) -> None:
         while self._open or self._waiting:
             self._collect()
-            batch = self._next()
-            if batch:
-                self._answer(batch)
+            self._waiting = [job for job in self._waiting if job.left and not job.answer.cancelled()]
+            if self._waiting:
+                self._answer([(job, job.take(rows), rows) for job, rows in self._next().items()])
 
     def _collect(self) -> None:
         """Takes what has arrived; waits only if nothing has."""
@@ -73,45 +101,65 @@ class Batcher:
             else:
                 self._waiting.append(job)
 
-    def _next(self) -> list[Job]:
-        """The longest-waiting job and what else can run with it."""
-        batch: list[Job] = []
-        left: list[Job] = []
-        rows = 0
-        for job in self._waiting:
-            fits = not batch or (job.signature == batch[0].signature and rows + job.rows <= self._rows)
-            (batch if fits else left).append(job)
-            rows += job.rows if fits else 0
-        self._waiting = left
-        return [job for job in batch if job.answer.set_running_or_notify_cancel()]
+    def _next(self) -> dict[Job, int]:
+        """How many rows of which jobs run next: a quarter for the oldest, the rest for the smallest."""
+        oldest, smallest = self._waiting[0], min(self._waiting, key=_left)
+        signature = (oldest if self._is_oldests_turn else smallest).signature
+        self._is_oldests_turn = not self._is_oldests_turn
+        alike = [job for job in self._waiting if job.signature == signature]
+        batch = {alike[0]: min(alike[0].left, max(self._rows // 4, 1))}
+        room = self._rows - batch[alike[0]]
+        for job in sorted(alike, key=_left):
+            more = min(job.left - batch.get(job, 0), room)
+            if more:
+                batch[job] = batch.get(job, 0) + more
+                room -= more
+        return batch
 
-    def _answer(self, batch: Sequence[Job]) -> None:
+    def _answer(self, parts: Sequence[tuple[Job, Arrays, int]]) -> None:
+        signature = parts[0][0].signature
         try:
-            outputs = self._run(batch[0].signature, together([job.inputs for job in batch]))
+            outputs = self._run(signature, together([inputs for _, inputs, _ in parts]))
         except Exception as error:
-            if len(batch) > 1:  # one request's fault is no other's
-                for job in batch:
-                    self._answer([job])
+            if len(parts) > 1:  # one request's fault is no other's
+                for part in parts:
+                    self._answer([part])
             else:
-                batch[0].answer.set_exception(error)
+                parts[0][0].fail(error)
             return
-        self._observe(sum(job.rows for job in batch))
+        self._observe(sum(rows for _, _, rows in parts))
         first = 0
-        for job in batch:
-            rows = {name: values[first : first + job.rows] for name, values in outputs.items()}
-            job.answer.set_result(narrowed(rows, job.inputs))
-            first += job.rows
+        for job, _, rows in parts:
+            job.give({name: values[first : first + rows] for name, values in outputs.items()})
+            first += rows
+
+
+def _left(job: Job) -> int:
+    return job.left
+
+
+def in_one(parts: Sequence[Arrays]) -> Arrays:
+    """The rows of several answers as one; lists are padded to the longest as the models pad them."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate(_of_one_width([part[name] for part in parts])) for name in parts[0]}
+
+
+def _of_one_width(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    if parts[0].ndim < 2:
+        return list(parts)
+    kind = parts[0].dtype
+    padding: Any = b"" if kind.hasobject else np.finfo(kind).min if kind.kind == "f" else np.zeros((), kind)
+    width = max(part.shape[1] for part in parts)
+    return [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=padding) for part in parts]
 
 
 def together(requests: Sequence[Arrays]) -> Arrays:
     """The rows of several requests as one; lists of ids are padded by b"" to the longest."""
     merged: Arrays = {}
-    for name, values in requests[0].items():
+    for name in requests[0]:
         parts = [request[name] for request in requests]
-        if values.ndim == 2:
-            width = max(part.shape[1] for part in parts)
-            parts = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=b"") for part in parts]
-        merged[name] = np.concatenate(parts)
+        merged[name] = np.concatenate(_of_one_width(parts))
     return merged
 
 

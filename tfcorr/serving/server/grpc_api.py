@@ -114,12 +114,17 @@ class Parsing(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(parse, None, handler.response_serializer)
 
 
-def make_server(service: Service, key: str | None) -> grpc.aio.Server:
-    """A server that listens nowhere yet."""
+def make_server(service: Service, key: str | None, connections: int) -> grpc.aio.Server:
+    """A server that listens nowhere yet, for so many connections."""
     options = [
         ("grpc.max_receive_message_length", service.limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a second server at one port is an error, not a lottery
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.server_handshake_timeout_ms", 5000),  # TLS and HTTP/2's own
+        ("grpc.max_connection_idle_ms", 300_000),
+        ("grpc.keepalive_time_ms", 30_000),  # who reads nothing does not answer, and is let go of
+        ("grpc.keepalive_timeout_ms", 10_000),
     ]
     server = grpc.aio.server(options=options, interceptors=[Parsing(), *([KeyRequired(key)] if key else [])])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(service), server)

@@ -18,7 +18,7 @@ SHOWN = 10  # titles that are offered
 ASKED = 1000  # ids whose titles may be asked for at once
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "form-action 'none'"
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 

@@ -5,7 +5,9 @@ import asyncio
 import ctypes
 import gc
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tfcorr.serving import versions
 from tfcorr.serving.server.errors import RequestError, invalid
 from tfcorr.serving.server.model import LoadedModel
+from tfcorr.serving.server.threads import within
 from tfcorr.settings import InputError
 
 State = ModelVersionStatus.State
@@ -34,9 +37,13 @@ class Status:
 class Registry:
     """Models by name and version."""
 
-    def __init__(self, folder: Path, names: Iterable[str], load: Load, announce: Callable[[str], None]) -> None:
-        """folder holds NAME/VERSION/ and models.config; load makes a version ready; announce is told what happens."""
+    def __init__(
+        self, folder: Path, names: Iterable[str], load: Load, announce: Callable[[str], None], seconds: float = 600
+    ) -> None:
+        """folder holds NAME/VERSION/ and models.config; load makes a version ready, within so many seconds; announce is
+        told what happens."""
         self.folder, self.names, self._load, self._announce = folder, tuple(names), load, announce
+        self._seconds = seconds
         self.statuses: dict[str, dict[int, Status]] = {name: {} for name in self.names}
         self.labels: dict[str, dict[str, int]] = {name: {} for name in self.names}
         self._loaded: dict[str, dict[int, LoadedModel]] = {name: {} for name in self.names}
@@ -95,8 +102,12 @@ class Registry:
             self._complain(f"{error}; what is loaded goes on" if self.available else str(error))
             return
         self._complaint = ""
+        for version in sorted(set(labels.values())):
+            await self._load_together(version)
         for name in self.names:
-            await self._refresh(name, labels)
+            self._label(name, labels)
+        for name in self.names:
+            await self._let_go(name, labels)
 
     def close(self) -> None:
         """Ends every model; what was asked before is answered."""
@@ -104,45 +115,52 @@ class Registry:
             while models:
                 models.popitem()[1].close()
 
-    async def _refresh(self, name: str, labels: dict[str, int]) -> None:
+    async def _load_together(self, version: int) -> None:
+        """Makes a version of all models ready before any of them answers by it."""
+        ready = {name: await self._try_to_load(name, version) for name in self.names}
+        for name, model in ready.items():
+            if model is not None:
+                self._loaded[name][version] = model
+                self.statuses[name][version].state = State.AVAILABLE
+                self._announce(f"{name} version {version}: available")
+
+    def _label(self, name: str, labels: dict[str, int]) -> None:
+        """A label stays with its old version until the new one answers."""
+        loaded, before = self._loaded[name], self.labels[name]
+        self.labels[name] = {
+            label: version if version in loaded else before.get(label, version) for label, version in labels.items()
+        }
+
+    async def _let_go(self, name: str, labels: dict[str, int]) -> None:
         loaded, wanted = self._loaded[name], set(labels.values())
         self._failed -= {(name, version) for version in self.statuses[name] if version not in wanted}
-        for version in sorted(wanted - loaded.keys()):
-            await self._try_to_load(name, version)
-        served = wanted & loaded.keys()
-        # A label stays with its old version until the new one answers.
-        self.labels[name] = {
-            label: version if version in served else self.labels[name].get(label, version)
-            for label, version in labels.items()
-        }
-        if not served:
-            return
-        kept = served | set(self.labels[name].values())
-        for version in sorted(loaded.keys() - kept):
-            await self._unload(name, version)
+        if wanted & loaded.keys():
+            for version in sorted(loaded.keys() - wanted - set(self.labels[name].values())):
+                await self._unload(name, version)
 
-    async def _try_to_load(self, name: str, version: int) -> None:
+    async def _try_to_load(self, name: str, version: int) -> LoadedModel | None:
         """A version that could not be loaded is not tried again until it has been taken out of models.config."""
-        if (name, version) in self._failed:
-            return
-        self.statuses[name][version] = status = Status(State.LOADING)
+        if version in self._loaded[name] or (name, version) in self._failed:
+            return None
+        self.statuses[name][version] = Status(State.LOADING)
+        load = partial(self._load, self.folder / name / str(version), name, version)
         try:
-            model = await asyncio.to_thread(self._load, self.folder / name / str(version), name, version)
+            return await within(self._seconds, load, LoadedModel.close)
+        except TimeoutError:
+            code, first = StatusCode.DEADLINE_EXCEEDED, f"it was not ready within {self._seconds:g} s"
         except Exception as error:  # of TensorFlow's many kinds: a version that is broken must not take others with it
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self.statuses[name][version] = Status(State.END, StatusCode.UNKNOWN, first)
-            self._failed.add((name, version))
-            self._announce(f"{name} version {version}: cannot be loaded: {first}")
-            return
-        self._loaded[name][version] = model
-        status.state = State.AVAILABLE
-        self._announce(f"{name} version {version}: available")
+            code, first = StatusCode.UNKNOWN, (str(error).splitlines() or [type(error).__name__])[0]
+        self.statuses[name][version] = Status(State.END, code, first)
+        self._failed.add((name, version))
+        self._announce(f"{name} version {version}: cannot be loaded: {first}")
+        return None
 
     async def _unload(self, name: str, version: int) -> None:
         """Those who have asked it already are answered by it."""
         self.statuses[name][version].state = State.UNLOADING
-        await asyncio.to_thread(self._loaded[name].pop(version).close)
-        await asyncio.to_thread(_free)
+        with suppress(TimeoutError):  # what hangs is left alone
+            await within(self._seconds, self._loaded[name].pop(version).close)
+            await within(self._seconds, _free)
         self.statuses[name][version].state = State.END
         self._announce(f"{name} version {version}: unloaded")
 

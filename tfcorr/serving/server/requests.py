@@ -44,8 +44,15 @@ def checked(arrays: Arrays, signature: SignatureDef, limits: Limits) -> Arrays:
     for name, values in arrays.items():
         if values.ndim > 1 and values.shape[1] > limits.length:
             raise invalid(f"{name}: a row has at most {limits.length} values, these have {values.shape[1]}")
-    if "k" in arrays and not (arrays["k"].min() >= 0 and arrays["k"].max() <= limits.k):
-        raise invalid(f"k: expected 0 to {limits.k}, received {arrays['k'].min()} to {arrays['k'].max()}")
+    if "k" in arrays:
+        least, most = int(arrays["k"].min()), int(arrays["k"].max())
+        if least < 0 or most > limits.k:
+            raise invalid(f"k: expected 0 to {limits.k}, received {least} to {most}")
+        if most * count > limits.items:
+            raise invalid(
+                f"an answer has at most {limits.items} items; {count} rows of k = {most} are {most * count}: ask for "
+                "fewer rows at once"
+            )
     return arrays
 
 

@@ -5,7 +5,7 @@ import hmac
 import json
 import re
 
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.typedefs import Handler, Middleware
 from google.protobuf import json_format
 from grpc import StatusCode
@@ -21,6 +21,7 @@ from tfcorr.serving.server.service import DEFAULT, Service
 from tfcorr.serving.versions import MONITORING_PATH
 
 BODY_SECONDS, BODIES = 30, 2  # for a body to come; bodies under way, as a multiple of the requests that may be
+LOCAL = ("localhost", "127.0.0.1", "[::1]")  # names by which this machine's browsers ask it
 PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?P<what>:predict|/metadata)?"
@@ -94,10 +95,15 @@ class Rest:
         return web.json_response(rest_json.predictions(outputs, in_rows="instances" in body))
 
 
-def make_app(service: Service, page: Page | None, key: str | None) -> web.Application:
-    """The application; the page is left out if there is none."""
+def make_app(
+    service: Service, page: Page | None, key: str | None, watch: Middleware, is_local: bool
+) -> web.Application:
+    """The application; the page is left out if there is none; `watch` sees every request."""
+    web_response.SERVER_SOFTWARE = "tfcorr"  # type: ignore[attr-defined]  # no versions, also to what is no HTTP
     rest = Rest(service)
-    app = web.Application(middlewares=[_errors], client_max_size=service.limits.message_bytes)
+    guards = [watch, _errors, own_pages_only(is_local and key is None)]
+    app = web.Application(middlewares=guards, client_max_size=service.limits.message_bytes)
+    app.on_response_prepare.append(_as_it_is)
     if key:
         app.middlewares.append(_key_required(key))
     app.router.add_route("*", "/v1/{rest:.*}", rest.models)
@@ -120,6 +126,28 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     except web.HTTPException as error:  # no such path, a body that is too large
         return web.json_response({"error": error.text or error.reason}, status=error.status)
+
+
+async def _as_it_is(_: web.Request, response: web.StreamResponse) -> None:
+    """No browser takes the content for another kind than it says."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def own_pages_only(is_local: bool) -> Middleware:
+    """Refuses what a page of another site asks by its visitor's browser: by its Origin and, where only this machine can
+    ask and needs no key, by a name for it that is none of its own, to which another site's name may lead."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+        if is_local and name.lower() not in LOCAL:
+            raise RequestError(StatusCode.PERMISSION_DENIED, f"this server is not {name or 'of no name'}")
+        if origin is not None and origin.rpartition("://")[2].lower() != host.lower():
+            raise RequestError(StatusCode.PERMISSION_DENIED, f"a page of {origin} may not ask this server")
+        return await handler(request)
+
+    return check
 
 
 def _key_required(key: str) -> Middleware:

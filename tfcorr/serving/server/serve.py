@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import signal
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -13,15 +16,21 @@ import grpc
 from aiohttp import web
 
 from tfcorr.serving.server import model_server
+from tfcorr.serving.server.connections import Connections, listeners
 from tfcorr.serving.server.grpc_api import make_server
+from tfcorr.serving.server.logs import limit_logs
 from tfcorr.serving.server.metrics import Metrics
 from tfcorr.serving.server.model import LoadedModel
 from tfcorr.serving.server.page import Page
 from tfcorr.serving.server.registry import Registry
 from tfcorr.serving.server.rest_api import make_app
 from tfcorr.serving.server.service import Service
-from tfcorr.serving.server.settings import ServerSettings
+from tfcorr.serving.server.settings import Limits, ServerSettings, is_loopback
+from tfcorr.serving.server.threads import within
 from tfcorr.settings import InputError
+
+FILES, SPARE = 2**16, 256  # that the process may open; and of these for others than connections
+CLOSING = 1.0  # seconds that models have to end when all was answered
 
 
 def serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -44,41 +53,76 @@ def _say(announce: Callable[[str], None], line: str) -> None:
 
 
 async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    limit_logs()
     metrics, limits, tls = Metrics(), settings.limits, _tls_of(settings)
 
     def load(path: Path, name: str, version: int) -> LoadedModel:
-        return LoadedModel(path, version, limits.rows, metrics.rows.labels(name).observe)
+        return LoadedModel(path, version, limits.together, metrics.rows.labels(name).observe)
 
-    registry = Registry(folder, settings.models, load, announce)
+    registry = Registry(folder, settings.models, load, announce, settings.load_seconds)
     await registry.refresh()
     if not registry.available:
         raise InputError(f"{folder}: there is nothing to serve; make a version with: tfcorr export {folder.parent}")
     service = Service(registry, limits, metrics)
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stopped_by_signals()
     page = Page(registry, limits.k) if settings.page and "cascade" in settings.models else None
-    grpc_server = make_server(service, key)
-    runner = web.AppRunner(make_app(service, page, key), access_log=None, shutdown_timeout=settings.drain_seconds)
-    listener = None
+    connections = Connections(limits.connections, limits.unread_bytes)
+    app = make_app(service, page, key, connections.watch, is_loopback(settings.host))
+    grpc_server = make_server(service, key, _descriptors(limits))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.drain_seconds)
+    tasks: list[asyncio.Task[None]] = []
+    listening: list[socket.socket] = []
     try:
         grpc_port = await _start_grpc(grpc_server, settings, tls)
-        listener = await _start_rest(runner, settings, tls)
-        rest_port = listener.sockets[0].getsockname()[1]
+        listening = await _start_rest(runner, settings)
+        factory = runner.server
+        assert factory is not None  # since the set-up
+        tasks = [
+            asyncio.create_task(each)
+            for each in (
+                *(connections.accept(listener, factory, tls.rest if tls else None) for listener in listening),
+                connections.look(),
+                registry.follow(settings.poll_seconds),
+            )
+        ]
+        rest_port = listening[0].getsockname()[1]
         host, scheme = _bracketed(settings.host), "https" if tls else "http"
         address = f"{scheme}://{host}:{rest_port}"
         announce(f"gRPC at {host}:{grpc_port}, REST at {address}" + (f", page at {address}/" if page else ""))
-        following = asyncio.create_task(registry.follow(settings.poll_seconds))
         await stop.wait()
-        following.cancel()
         announce(f"stopping: requests have {settings.drain_seconds:g} s to end")
     finally:
-        if listener is not None:
+        for task in tasks:
+            task.cancel()
+        for listener in listening:
             listener.close()
         await asyncio.gather(grpc_server.stop(settings.drain_seconds), runner.cleanup())
-        registry.close()
+        with contextlib.suppress(TimeoutError):  # what hangs is left alone
+            await within(CLOSING, registry.close)
     announce("stopped")
+
+
+def _stopped_by_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; one more ends the process at once."""
+    stop = asyncio.Event()
+
+    def told(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told, number)
+    return stop
+
+
+def _descriptors(limits: Limits) -> int:
+    """How many connections gRPC may have of the files that the process may open, which are raised as far as they go."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    there = FILES if most == resource.RLIM_INFINITY else min(most, FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there, most))
+    return max(min(limits.grpc_connections, there - limits.connections - SPARE), 1)
 
 
 class _Tls(NamedTuple):
@@ -107,14 +151,6 @@ def _no_password() -> str:
     raise InputError("the TLS key is encrypted; decrypt it, and keep it where only the server may read it")
 
 
-class _Full(asyncio.Protocol):
-    """Closes the connection."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """At once."""
-        transport.close()
-
-
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -131,19 +167,10 @@ async def _start_grpc(server: grpc.aio.Server, settings: ServerSettings, tls: _T
     return int(port)
 
 
-async def _start_rest(runner: web.AppRunner, settings: ServerSettings, tls: _Tls | None) -> asyncio.Server:
-    """Connections are limited in number, so that idle ones do not take all that the process may have, gRPC's among
-    them."""
+async def _start_rest(runner: web.AppRunner, settings: ServerSettings) -> list[socket.socket]:
     await runner.setup()
-    handlers = runner.server
-    assert handlers is not None  # since the set-up
-
-    def protocol() -> asyncio.BaseProtocol:
-        return handlers() if len(handlers.connections) < settings.limits.connections else _Full()
-
     try:
-        context = tls.rest if tls else None
-        return await asyncio.get_running_loop().create_server(protocol, settings.host, settings.rest_port, ssl=context)
+        return await listeners(settings.host, settings.rest_port)
     except OSError as error:
         address = f"{_bracketed(settings.host)}:{settings.rest_port}"
         raise InputError(

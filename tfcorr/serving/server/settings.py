@@ -19,8 +19,12 @@ class Limits(Settings):
         2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature"
     )
     k: int = Field(1000, ge=1, le=10**6)
+    items: int = Field(2**16, ge=1, le=2**30, description="in an answer: a request's rows times its largest k")
     requests: int = Field(128, ge=1, description="at once, over both protocols")
-    connections: int = Field(512, ge=1, description="of REST; one more is closed at once")
+    together: int = Field(64, ge=1, description="rows that a model answers at once, of one request or several")
+    connections: int = Field(512, ge=1, description="of REST; for one more the longest idle is closed")
+    grpc_connections: int = Field(4096, ge=1, description="of gRPC; one more is closed at once")
+    unread_bytes: int = Field(2**26, ge=1, description="of REST's answers that nobody has read yet")
 
 
 class ServerSettings(Settings):
@@ -39,6 +43,7 @@ class ServerSettings(Settings):
     drain_seconds: float = Field(
         30.0, ge=0, description="how long requests may take to end when the server is told to stop"
     )
+    load_seconds: float = Field(600.0, gt=0, description="how long a version may take until it answers")
     limits: Limits = Limits()
 
     @field_validator("api_key")
@@ -64,7 +69,7 @@ class ServerSettings(Settings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("TLS needs both a certificate and a key: --tls-certificate FILE --tls-key FILE")
         protected = self.tls_certificate is not None or self.api_key is not None
-        if not _is_loopback(self.host) and not protected and not self.insecure:
+        if not is_loopback(self.host) and not protected and not self.insecure:
             raise InputError(
                 f"--host {self.host} is beyond this machine: give --tls-certificate and --tls-key, or an API key, "
                 "or say --insecure"
@@ -72,7 +77,8 @@ class ServerSettings(Settings):
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can ask there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,0 +1,180 @@
+"""REST's connections, counted from the moment that they are accepted, so that none who says nothing keeps others out.
+
+aiohttp waits for a request's head as long as it takes, and holds an answer until it is read; asyncio does not count a
+connection before TLS has shaken hands.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+FIRST = 10.0  # seconds from a connection to its first request, TLS included
+NEXT = 75.0  # to one more
+UNREAD = 30.0  # that an answer may lie unread
+LOOK = 0.5  # between looks at all of them
+BACKLOG = 1024  # that the system keeps until they are accepted
+
+
+@dataclass(eq=False)
+class Connection:
+    """One of them; `since` is when it last was waited for."""
+
+    opening: asyncio.Task[None] | None = None
+    transport: asyncio.Transport | None = None
+    since: float = field(default_factory=time.monotonic)
+    asks: int = 0  # requests that are being answered
+    answered: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or never began."""
+        ended = self.opening is not None and self.opening.done() and self.transport is None
+        return ended or (self.transport is not None and self.transport.is_closing())
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that its peer has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def end(self) -> None:
+        """At once."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+class Connections:
+    """Accepts them, and ends those that wait for nothing: at a limit the one that has been idle longest."""
+
+    def __init__(self, limit: int, unread_bytes: int) -> None:
+        """limit is how many there may be; unread_bytes how much all answers together that nobody has read."""
+        self._limit, self._unread = limit, unread_bytes
+        self._all: set[Connection] = set()
+        self._of: dict[asyncio.BaseTransport, Connection] = {}
+
+    async def accept(
+        self, listener: socket.socket, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None
+    ) -> None:
+        """For ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(listener)
+            except OSError:  # no descriptor is free, or it was gone already
+                await asyncio.sleep(LOOK)
+                continue
+            peer.setblocking(False)
+            if len(self._all) >= self._limit and not self._make_room():
+                peer.close()
+                continue
+            connection = Connection()
+            self._all.add(connection)
+            connection.opening = loop.create_task(self._open(connection, peer, factory, tls))
+
+    async def look(self) -> None:
+        """For ever: ends what was waited for long enough."""
+        while True:
+            await asyncio.sleep(LOOK)
+            now = time.monotonic()
+            for connection in self._swept():
+                waited = now - connection.since
+                longest = UNREAD if connection.unread else NEXT if connection.answered else FIRST
+                if not connection.asks and waited > longest:
+                    connection.end()
+
+    @web.middleware
+    async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Counts what a connection asks; room for an answer is made by ending those that are unread longest."""
+        connection = self._of.get(cast(asyncio.BaseTransport, request.transport))
+        if connection is None:  # it has ended already
+            return await handler(request)
+        connection.asks += 1
+        try:
+            response = await handler(request)
+            self._make_room_for(response.content_length or 0, connection)
+            return response
+        finally:
+            connection.asks -= 1
+            connection.answered += 1
+            connection.since = time.monotonic()
+
+    async def _open(
+        self,
+        connection: Connection,
+        peer: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        timeout = FIRST if tls else None
+        try:
+            with suppress(OSError):  # it was gone, or did not shake hands
+                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                    factory, peer, ssl=tls, ssl_handshake_timeout=timeout
+                )
+                connection.transport = transport
+                self._of[transport] = connection
+        finally:
+            if connection.transport is None:
+                peer.close()
+
+    def _swept(self) -> list[Connection]:
+        """Those that have not ended."""
+        for connection in [each for each in self._all if each.is_over]:
+            self._all.discard(connection)
+            if connection.transport is not None:
+                self._of.pop(connection.transport, None)
+        return list(self._all)
+
+    def _make_room(self) -> bool:
+        """Ends one that nothing is asked by, rather one that never asked, the longest-waiting first; whether there is
+        room now."""
+        there = self._swept()
+        idle = [each for each in there if not each.asks]
+        if len(there) >= self._limit and idle:
+            oldest = min(idle, key=lambda each: (each.answered > 0, each.since))
+            oldest.end()
+            self._all.discard(oldest)
+        return len(self._all) < self._limit
+
+    def _make_room_for(self, size: int, asking: Connection) -> None:
+        unread = sorted((each for each in self._swept() if each.unread and each is not asking), key=_since)
+        total = size + sum(each.unread for each in unread)
+        for connection in unread:
+            if total <= self._unread:
+                return
+            total -= connection.unread
+            connection.end()
+
+
+def _since(connection: Connection) -> float:
+    return connection.since
+
+
+async def listeners(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at every address of the host; of the port 0 at one that is free. Raises: OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listening: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            each = socket.socket(family, kind, protocol)
+            listening.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.setblocking(False)
+            each.bind((address[0], listening[0].getsockname()[1] or address[1], *address[2:]))
+            each.listen(BACKLOG)
+    except OSError:
+        for each in listening:
+            each.close()
+        raise
+    return listening
