@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import tensorflow as tf
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
@@ -58,7 +59,9 @@ def test_predict_answers_over_both_protocols_what_the_model_answers_in_process(s
         values = tf.make_ndarray(answer.outputs[name])
         over_grpc = [value.decode() for value in values[0]] if name == "item" else values[0].tolist()
         assert over_grpc == expected[name].to_list()
-        assert rows[0][name] == columns[name][0] == over_grpc
+        over_rest = rows[0][name] if name == "item" else np.float32(rows[0][name]).tolist()
+        assert rows[0][name] == columns[name][0]
+        assert over_rest == over_grpc
 
 
 @pytest.mark.parametrize("index", ["exact", "scann"])
@@ -126,9 +129,8 @@ def test_the_retriever_has_two_signatures(server, trained):
         assert query[0] @ vector == pytest.approx(score, rel=1e-3, abs=1e-5)
     body = {"signature_name": "items", "instances": [first, {"b64": base64.b64encode(other.encode()).decode()}]}
     np.testing.assert_allclose(server.predict(body, "retriever").json()["predictions"], vectors, rtol=1e-6)
-    assert server.predict({"signature_name": "items", "inputs": [first]}, "retriever").json()["outputs"] == [
-        vectors[0].tolist()
-    ]
+    alone = server.predict({"signature_name": "items", "inputs": [first]}, "retriever").json()["outputs"]
+    assert np.float32(alone).tolist() == [vectors[0].tolist()]
 
 
 def test_the_ranker_scores_the_candidates_that_it_is_given(server):
@@ -384,6 +386,39 @@ def test_metrics_count_what_was_answered_and_what_was_refused(server):
     assert 'tfcorr_requests_total{api="REST",code="NOT_FOUND",method="Predict",model=""}' in text
     assert "made-up-name" not in text  # whoever asks must not fill the memory with names
     assert 'tfcorr_request_seconds_bucket{api="gRPC",le="0.1",method="Predict",model="cascade"}' in text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    count, latency = (families[f":tensorflow:serving:request_{each}"] for each in ("count", "latency"))
+    of_cascade = {"model_name": "cascade", "status": "OK"}
+    answered = sum(each.value for each in count.samples if each.labels == of_cascade)
+    own = [each for each in families["tfcorr_requests"].samples if each.labels["method"] == "Predict"]
+    assert answered == sum(
+        each.value for each in own if each.labels["model"] == "cascade" and each.labels["code"] == "OK"
+    )
+    within = {"model_name": "cascade", "API": "predict", "entrypoint": "REST"}
+    buckets = [each.value for each in latency.samples if each.labels.items() > within.items() and "le" in each.labels]
+    counted = next(each.value for each in latency.samples if each.name.endswith("_count") and each.labels == within)
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == counted > 0
+    spent = next(each.value for each in latency.samples if each.name.endswith("_sum") and each.labels == within)
+    assert 10 < spent / counted < 30e6  # microseconds
+
+
+def test_a_call_that_ends_without_a_message_is_answered(server):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        call = channel.stream_unary("/tensorflow.serving.PredictionService/Predict", bytes, bytes)
+        with pytest.raises(grpc.RpcError) as error:
+            call(iter(()), 10)
+    assert (error.value.code().name, error.value.details()) == ("INTERNAL", "the call ended without a message")
+
+
+def test_json_is_as_the_original_writes_it(server):
+    """Floats by float32's digits; metadata without the type of what was packed."""
+    text = server.predict({"instances": [ROW]}).text
+    digits = [
+        len(each.replace(".", "").lstrip("-0")) for each in re.findall(r'_score": \[([^\]]*)', text)[0].split(", ")
+    ]
+    assert max(digits) <= 9
+    assert "@type" not in server.get("/v1/models/cascade/metadata").text
 
 
 def test_the_client_says_what_is_wrong(server):

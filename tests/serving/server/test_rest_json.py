@@ -1,5 +1,6 @@
 """From JSON to the arrays that an input takes; the whole protocol is tested against a server elsewhere."""
 
+import base64
 import json
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_bytes_come_and_go_as_base64(values):
     body = rest_json.predictions({"raw_bytes": np.array(values, object)}, in_rows=True)
     back = rest_json.array_of("item", json.loads(json.dumps(body))["predictions"], info(tf.string, None))
     assert back.tolist() == values
+    unpadded = [{"b64": base64.b64encode(each).decode().rstrip("=")} for each in values]
+    assert rest_json.array_of("item", unpadded, info(tf.string, None)).tolist() == values
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_floats_are_written_by_the_digits_that_tell_them(values):
+    written = rest_json.predictions({"score": np.array(values, np.float32)}, in_rows=False)["outputs"]
+    np.testing.assert_array_equal(np.array(written, np.float32), np.array(values, np.float32))
+    assert [repr(each).removesuffix(".0") for each in written if abs(each) < 1e5 and each >= 0.001] == [
+        str(np.float32(each)).removesuffix(".0") for each in values if abs(each) < 1e5 and each >= 0.001
+    ]
 
 
 def test_rows_and_columns_hold_the_same():

@@ -1,7 +1,7 @@
 """The services of TensorFlow Serving over gRPC."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -94,24 +94,27 @@ class KeyRequired(grpc.aio.ServerInterceptor):
 
 
 class Parsing(grpc.aio.ServerInterceptor):
-    """Answers bytes that are no message by INTERNAL, as gRPC does in C++; in Python it would be UNKNOWN."""
+    """Answers bytes that are no message, and a call without any, by INTERNAL, as gRPC does in C++; in Python they would
+    be UNKNOWN, and never answered."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
-        """Parses within the method, where an error can be given a code."""
+        """Takes and parses the message within the method, where an error can be given a code."""
         handler = await continuation(details)
         if handler is None:
             return None
 
-        async def parse(request: bytes, context: Context) -> Any:
+        async def parse(requests: AsyncIterator[bytes], context: Context) -> Any:
             try:
-                message = handler.request_deserializer(request)
+                message = handler.request_deserializer(await anext(requests))
+            except StopAsyncIteration:
+                await context.abort(grpc.StatusCode.INTERNAL, "the call ended without a message")
             except DecodeError as error:
                 await context.abort(grpc.StatusCode.INTERNAL, str(error))
             return await handler.unary_unary(message, context)
 
-        return grpc.unary_unary_rpc_method_handler(parse, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(parse, None, handler.response_serializer)
 
 
 def make_server(service: Service, key: str | None, connections: int) -> grpc.aio.Server:

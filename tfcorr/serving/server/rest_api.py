@@ -8,6 +8,7 @@ import re
 from aiohttp import web, web_response
 from aiohttp.typedefs import Handler, Middleware
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from grpc import StatusCode
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -164,8 +165,10 @@ def _key_required(key: str) -> Middleware:
     return check
 
 
-def _json_of(message: object) -> web.Response:
+def _json_of(message: Message) -> web.Response:
     plain = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    for packed in plain.get("metadata", {}).values():
+        packed.pop("@type", None)
     return web.json_response(plain, dumps=lambda value: json.dumps(value, indent=1))
