@@ -1,8 +1,18 @@
+import csv
+import decimal
+import gzip
+import io
+import math
+
+import hypothesis
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfcorr.data.interactions import DataSettings, read_interactions
 from tfcorr.data.tables import read_table
+from tfcorr.data.values import text_of
 from tfcorr.settings import InputError
 
 TABLE = pl.DataFrame({"user_id": ["u", "v", "w"], "item_id": ["i", "j", "k"], "timestamp": [1, 2, 3]})
@@ -50,6 +60,62 @@ def test_lines_may_end_as_on_any_system(tmp_path, end):
     path = tmp_path / "a.csv"
     path.write_bytes(TABLE.write_csv().replace("\n", end).encode())
     assert rows(path) == TABLE.rows()
+
+
+IDS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=6)
+TEXTS = {".csv": ",", ".tsv": "\t"}
+
+
+@hypothesis.settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(IDS, IDS, st.integers(-(2**62), 2**62), IDS), min_size=1, max_size=8),
+    kind=st.sampled_from([*TEXTS]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    is_marked=st.booleans(),
+    is_zipped=st.booleans(),
+)
+def test_a_text_file_is_read_as_it_was_written(tmp_path_factory, rows, kind, end, quoting, is_marked, is_zipped):
+    """Whatever its ids, quotes, ends of lines and byte order mark; what has an empty id is left out."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=TEXTS[kind], lineterminator=end, quoting=quoting)
+    writer.writerows([("user_id", "item_id", "timestamp", "note"), *rows])
+    content = text.getvalue().encode("utf-8-sig" if is_marked else "utf-8")
+    path = tmp_path_factory.mktemp("table") / f"a{kind}{'.gz' * is_zipped}"
+    path.write_bytes(gzip.compress(content) if is_zipped else content)
+    expected = [(text_of(user), text_of(item), time) for user, item, time, _ in rows]
+    check(path, [row for row in expected if None not in row])
+
+
+def check(path, expected):
+    """The rows that are read are these, and to read none is an error."""
+    settings = DataSettings(path=path, on_bad_rows="skip")
+    if expected:
+        assert read_interactions(settings).collect().rows() == expected
+    else:
+        with pytest.raises(InputError, match="no interaction is left"):
+            read_interactions(settings)
+
+
+WHOLE = st.integers(-(2**53) + 1, 2**53 - 1)
+COLUMNS = st.one_of(
+    st.lists(st.none() | IDS, min_size=3, max_size=3),
+    st.lists(st.none() | WHOLE, min_size=3, max_size=3),
+    st.lists(st.none() | WHOLE.map(float) | st.just(math.nan), min_size=3, max_size=3),
+    st.lists(st.none() | st.booleans(), min_size=3, max_size=3),
+    st.lists(st.none() | WHOLE.map(decimal.Decimal), min_size=3, max_size=3),
+)
+
+
+@hypothesis.settings(deadline=None)
+@given(users=COLUMNS, items=COLUMNS)
+def test_a_parquet_file_is_read_as_it_was_written(tmp_path_factory, users, items):
+    """An id is the same whatever the type of its column, as it is in a request."""
+    path = tmp_path_factory.mktemp("table") / "a.parquet"
+    frame = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": [1, 2, 3]}, strict=False)
+    frame.write_parquet(path)
+    expected = [(text_of(user), text_of(item), time) for user, item, time in frame.rows()]
+    check(path, [row for row in expected if None not in row])
 
 
 @pytest.mark.parametrize("last", ["", '"x"'])
