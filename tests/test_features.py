@@ -1,6 +1,8 @@
 """Features from the files to the exported cascade: a cold item is recommended by its kind, a context changes what
 is."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from rich.console import Console
 
 from tfcorr import runs
 from tfcorr.config import load_settings
-from tfcorr.serving.recommend import Recommender
+from tfcorr.serving.recommend import Recommender, recommend_file
 from tfcorr.settings import InputError
 
 PIPELINE = """
@@ -115,3 +117,48 @@ def test_a_tower_may_be_kept_from_features_and_a_misspelt_one_is_refused(run, mo
     settings = load_settings("shop.yaml", ["ranker.features=[devise]"], "misspelt")
     with pytest.raises(InputError, match="features of din: there is no 'devise'; did you mean 'device'"):
         runs.train(settings, console=Console(quiet=True))
+
+
+TYPED = """
+data:
+  path: clicks.parquet
+  items: {path: goods.parquet, key: item}
+  features: {vip: {of: interaction}, shelf: {of: item}}
+history_length: 4
+retriever: {name: fpmc, dim: 4}
+ranker: {name: deepfm, dim: 4, mlp: [4], counts: null}
+sampler: {pool: 10, samples: 3}
+training: {epochs: 1, start: random, item_vectors: random, batch_size: 64}
+evaluation: {retrieve: 20, k: [5]}
+"""
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_an_id_or_category_is_the_same_of_whatever_type_it_comes(tmp_path, monkeypatch):
+    """In the interactions, beside them, in arguments of Python and in a file of requests."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(40), 8)
+    clicks = {"user_id": users.astype(float), "item_id": rng.integers(12, size=320).astype(float)}
+    clicks |= {"timestamp": np.tile(np.arange(8), 40), "vip": rng.random(320) < 0.5}
+    pl.DataFrame(clicks).write_parquet("clicks.parquet")
+    goods = {"item": [str(item) for item in range(12)], "shelf": [item % 3 for item in range(12)]}
+    pl.DataFrame(goods).write_parquet("goods.parquet")
+    (tmp_path / "typed.yaml").write_text(TYPED)
+    run = runs.train(load_settings("typed.yaml"), console=Console(quiet=True))
+    assert (run.users[0], sorted(run.catalogue.ids, key=int)) == ("0", [str(item) for item in range(12)])
+    runs.export_run(run)
+    recommender = Recommender(run.folder)
+    expected = recommender.recommend([["3", "7"]], 5, [["1"]], {"vip": ["true"], "user": ["5"]})
+    for history in ([3, 7.0], np.array([3.0, 7.0]), [" 3", np.int16(7)]):
+        for vip in (True, np.True_, " true "):
+            context = {"vip": [vip], "user": [5.0]}
+            assert recommender.recommend([history], 5, [[1.0]], context).equals(expected)
+            assert recommender.unknown([history], [[1.0]], context) == {}
+    for kind in (pl.String, pl.Int32, pl.Float64):
+        frame = pl.DataFrame({"user": [5], "history": [[3, 7]], "exclude": [[1]], "vip": [True]})
+        lists = [pl.col(name).cast(pl.List(kind)) for name in ("history", "exclude")]
+        frame.with_columns(*lists, pl.col("user").cast(kind)).write_parquet("asked.parquet")
+        written, unknown = recommend_file(recommender, Path("asked.parquet"), Path("answered.parquet"), 5)
+        assert (written, unknown) == (5, {})
+        assert pl.read_parquet("answered.parquet").drop("user").equals(expected.drop("row"))
