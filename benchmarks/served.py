@@ -1,20 +1,28 @@
 """What the benchmarks of serving share: a server in a process of its own, and ways to ask it."""
 
+import argparse
 import http.client
 import json
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from measure import trained_towers
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+from tfcorr.config import RunSettings
+from tfcorr.data.histories import Catalogue
+from tfcorr.evaluation.cascade import Cascade, all_item_vectors
+from tfcorr.evaluation.index import build_index
+from tfcorr.serving.export import export
 
 COMMAND = [sys.executable, "-c", "from tfcorr.cli import main; main()"]
 Ask = Callable[[list[str]], list[str]]  # from a history to the items that are recommended
@@ -74,3 +82,23 @@ def over_rest(address: str, model: str, k: int, label: str = "stable") -> Ask:
         return json.loads(text)["predictions"][0]["item"]
 
     return ask
+
+
+def ids_of(items: int) -> list[str]:
+    """The ids of random items."""
+    return [f"item-{number}" for number in range(1, items + 1)]
+
+
+def export_random(serving: Path, options: argparse.Namespace, names: Sequence[str]) -> RunSettings:
+    """Exports cascades over towers trained on random data; returns their settings.
+
+    Of the options it takes items, steps, batch and retrieve.
+    """
+    towers, histories, settings = trained_towers(options.items, options.steps, options.batch)
+    vectors = all_item_vectors(towers["retriever"], options.items)
+    kinds = {"cascade": "exact", "cascade_scann": "scann"}
+    cascades = {name: Cascade(towers, build_index(kinds[name], vectors), [options.retrieve]) for name in names}
+    ids, counts = ids_of(options.items), histories.item_counts(options.items)
+    catalogue = Catalogue(ids, counts, [""] * len(ids), len(ids))
+    export(towers, catalogue, [], [], cascades, settings.history_length, True, serving)
+    return settings

@@ -11,13 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from measure import in_turn, options_of, table, trained_towers
-from served import over_grpc, over_rest, server_of
-
-from tfcorr.data.histories import Catalogue
-from tfcorr.evaluation.cascade import Cascade, all_item_vectors
-from tfcorr.evaluation.index import build_index
-from tfcorr.serving.export import export
+from measure import in_turn, options_of, table
+from served import export_random, ids_of, over_grpc, over_rest, server_of
 
 
 def main() -> None:
@@ -28,24 +23,17 @@ def main() -> None:
     parser.add_argument("--retrieve", type=int, default=500)
     parser.add_argument("--k", type=int, default=20)
     options = parser.parse_args()
-    towers, histories, settings = trained_towers(options.items, options.steps, options.batch)
-    vectors = all_item_vectors(towers["retriever"], options.items)
-    kinds = {"cascade": "exact", "cascade_scann": "scann"}
-    cascades = {name: Cascade(towers, build_index(kind, vectors), [options.retrieve]) for name, kind in kinds.items()}
-    ids = [f"item-{number}" for number in range(1, options.items + 1)]
-    counts = histories.item_counts(options.items)
-    rng = np.random.default_rng(0)
-    history = [ids[number] for number in rng.integers(0, options.items, settings.history_length)]
-    request = {"history": tf.constant([history]), "k": tf.constant([options.k]), "exclude": tf.constant([[""]])}
     with tempfile.TemporaryDirectory() as run:
-        serving, titles = Path(run, "serving"), [""] * len(ids)
-        export(
-            towers, Catalogue(ids, counts, titles, len(ids)), [], [], cascades, settings.history_length, True, serving
-        )
+        serving = Path(run, "serving")
+        settings = export_random(serving, options, ["cascade", "cascade_scann"])
+        ids = ids_of(options.items)
+        rng = np.random.default_rng(0)
+        history = [ids[number] for number in rng.integers(0, options.items, settings.history_length)]
+        request = {"history": tf.constant([history]), "k": tf.constant([options.k]), "exclude": tf.constant([[""]])}
         importlib.import_module("scann")  # registers the operations that its SavedModel holds
         jobs = {}
         with server_of(Path(run), "--model", "cascade", "--model", "cascade_scann") as server:
-            for name in cascades:
+            for name in ("cascade", "cascade_scann"):
                 model = tf.saved_model.load(f"{serving}/{name}/1")
                 jobs[name, "in process"] = lambda model=model: model.signatures["serving_default"](**request)[
                     "item"

@@ -23,10 +23,10 @@ data:
     device: {of: interaction}
     size: {of: interaction, kind: numeric}
 history_length: 5
-retriever: {dim: 16}
+retriever: {name: sasrec, dim: 16}
 ranker: {dim: 16, attention: [8], mlp: [16], recency: true, activation: relu}
 sampler: {pool: 20, samples: 10}
-training: {epochs: 6, batch_size: 64, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01}}
+training: {epochs: 9, start: random, batch_size: 64, retriever: {learning_rate: 0.01}, ranker: {learning_rate: 0.01}}
 evaluation: {retrieve: 40}
 """
 

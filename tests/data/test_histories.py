@@ -185,7 +185,7 @@ def test_checksum_tells_data_apart_and_nothing_else():
 def test_a_million_interactions_are_read_and_prepared_as_one_number_each(tmp_path, monkeypatch, name):
     """No expanded prefix in memory, and never the reader that goes row by row, though the last column is mostly
     empty."""
-    monkeypatch.setattr("tfcorr.data.interactions._read_irregular", lambda *_: pytest.fail("read row by row"))
+    monkeypatch.setattr("tfcorr.data.tables._read_irregular", lambda *_: pytest.fail("read row by row"))
     rng, size = np.random.default_rng(0), 1_000_000
     users, items = rng.integers(0, 20_000, size).astype(str), rng.integers(0, 5_000, size).astype(str)
     frame = pl.DataFrame(

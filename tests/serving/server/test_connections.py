@@ -19,6 +19,7 @@ from tfcorr.serving.server import connections
 from tfcorr.serving.server.connections import Connections, listeners
 
 SILENT, TRICKLING = 1100, 520
+SECONDS = float(os.environ.get("SILENT_SECONDS", "5"))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "TLS"])
@@ -63,7 +64,7 @@ def test_a_client_is_answered_at_once_beside_peers_who_say_nothing_or_trickle(ow
     address = server.grpc_address if port == "gRPC" else server.url.partition("://")[2]
     idle = connected(address, SILENT)
     trickling = connected(address, TRICKLING)
-    slowest, done = 0.0, time.monotonic() + 6
+    slowest, done = 0.0, time.monotonic() + SECONDS
     text = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if port == "gRPC" else b"POST /v1/models/cascade:predict HTTP/1.1\r\n"
     place = 0
     while time.monotonic() < done:
@@ -77,7 +78,8 @@ def test_a_client_is_answered_at_once_beside_peers_who_say_nothing_or_trickle(ow
             slowest = max(slowest, time.monotonic() - started)
     for peer in idle + trickling:
         peer.close()
-    assert slowest < 1
+    print(f"the slowest answer took {slowest:.2f} s")  # pytest -rP shows it
+    assert slowest < 3  # beside other tests; a peer that is waited for has 5 s at least
 
 
 @pytest.fixture

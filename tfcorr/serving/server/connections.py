@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -27,6 +26,7 @@ BACKLOG = 1024  # that the system keeps until they are accepted
 class Connection:
     """One of them; `since` is when it last was waited for."""
 
+    address: object  # of its peer, which no two have at a time
     opening: asyncio.Task[None] | None = None
     transport: asyncio.Transport | None = None
     since: float = field(default_factory=time.monotonic)
@@ -59,7 +59,7 @@ class Connections:
         """limit is how many there may be; unread_bytes how much all answers together that nobody has read."""
         self._limit, self._unread = limit, unread_bytes
         self._all: set[Connection] = set()
-        self._of: dict[asyncio.BaseTransport, Connection] = {}
+        self._of: dict[object, Connection] = {}  # by address
 
     async def accept(
         self, listener: socket.socket, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None
@@ -68,7 +68,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                peer, _ = await loop.sock_accept(listener)
+                peer, address = await loop.sock_accept(listener)
             except OSError:  # no descriptor is free, or it was gone already
                 await asyncio.sleep(LOOK)
                 continue
@@ -76,8 +76,9 @@ class Connections:
             if len(self._all) >= self._limit and not self._make_room():
                 peer.close()
                 continue
-            connection = Connection()
+            connection = Connection(address)
             self._all.add(connection)
+            self._of[address] = connection
             connection.opening = loop.create_task(self._open(connection, peer, factory, tls))
 
     async def look(self) -> None:
@@ -94,7 +95,7 @@ class Connections:
     @web.middleware
     async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Counts what a connection asks; room for an answer is made by ending those that are unread longest."""
-        connection = self._of.get(cast(asyncio.BaseTransport, request.transport))
+        connection = self._of.get(request.get_extra_info("peername"))
         if connection is None:  # it has ended already
             return await handler(request)
         connection.asks += 1
@@ -117,11 +118,9 @@ class Connections:
         timeout = FIRST if tls else None
         try:
             with suppress(OSError):  # it was gone, or did not shake hands
-                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                connection.transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
                     factory, peer, ssl=tls, ssl_handshake_timeout=timeout
                 )
-                connection.transport = transport
-                self._of[transport] = connection
         finally:
             if connection.transport is None:
                 peer.close()
@@ -129,10 +128,13 @@ class Connections:
     def _swept(self) -> list[Connection]:
         """Those that have not ended."""
         for connection in [each for each in self._all if each.is_over]:
-            self._all.discard(connection)
-            if connection.transport is not None:
-                self._of.pop(connection.transport, None)
+            self._forget(connection)
         return list(self._all)
+
+    def _forget(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        if self._of.get(connection.address) is connection:  # and not another, since then, of the same address
+            del self._of[connection.address]
 
     def _make_room(self) -> bool:
         """Ends one that nothing is asked by, rather one that never asked, the longest-waiting first; whether there is
@@ -142,7 +144,7 @@ class Connections:
         if len(there) >= self._limit and idle:
             oldest = min(idle, key=lambda each: (each.answered > 0, each.since))
             oldest.end()
-            self._all.discard(oldest)
+            self._forget(oldest)
         return len(self._all) < self._limit
 
     def _make_room_for(self, size: int, asking: Connection) -> None:

@@ -29,6 +29,7 @@ from tfcorr.serving.server.settings import Limits, ServerSettings, is_loopback
 from tfcorr.serving.server.threads import within
 from tfcorr.settings import InputError
 
+FILE_LIMIT = resource.RLIMIT_NOFILE
 FILES, SPARE = 2**16, 256  # that the process may open; and of these for others than connections
 CLOSING = 1.0  # seconds that models have to end when all was answered
 
@@ -119,9 +120,9 @@ def _stopped_by_signals() -> asyncio.Event:
 
 def _descriptors(limits: Limits) -> int:
     """How many connections gRPC may have of the files that the process may open, which are raised as far as they go."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    there = FILES if most == resource.RLIM_INFINITY else min(most, FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (there, most))
+    now, most = (FILES if each == resource.RLIM_INFINITY else each for each in resource.getrlimit(FILE_LIMIT))
+    there = max(now, min(most, FILES))
+    resource.setrlimit(FILE_LIMIT, (there, resource.getrlimit(FILE_LIMIT)[1]))
     return max(min(limits.grpc_connections, there - limits.connections - SPARE), 1)
 
 
