@@ -17,7 +17,7 @@ from tfcorr.data.batches import windows
 from tfcorr.data.sources import load
 from tfcorr.files import write_whole
 from tfcorr.serving.export import LOWEST
-from tfcorr.serving.recommend import Recommender, recommend_file
+from tfcorr.serving.recommend import AnyRecommender, Recommender, recommend_file
 from tfcorr.serving.saved_model import foreign_operations
 from tfcorr.serving.versions import versions_on_disk
 from tfcorr.settings import InputError
@@ -291,6 +291,24 @@ def test_what_has_no_effect_as_it_is_not_known_is_told(trained, tmp_path):
     users.write_parquet(tmp_path / "users.parquet")
     _, unknown = recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4)
     assert unknown == {"history": (["x"], 2)}
+
+
+class Constant(AnyRecommender):
+    """A cascade that answers every request alike."""
+
+    def __init__(self, **answer):
+        self.specs, self._answer = {}, answer
+
+    def ask(self, request, signature="serving_default"):
+        return self._answer
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_an_error_and_no_list(score):
+    scores = np.array([[1, score]], np.float32)
+    answer = {"item": np.array([[b"a", b"b"]], object), "score": scores, "ranker_score": scores}
+    with pytest.raises(InputError, match="scores that are no numbers"):
+        Constant(**answer, retriever_score=scores).recommend([["x"]], 2)
 
 
 def test_what_was_not_exported_cannot_recommend(tmp_path):
