@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, model_validator
 
-from tfcorr.data.values import BLANKS, check_plain, numbers_of, texts, texts_of
+from tfcorr.data.values import BLANKS, check_plain, numbers_of, texts, texts_of, values_of
 from tfcorr.files import read_intact
 from tfcorr.settings import InputError, Settings
 
@@ -87,15 +87,12 @@ def encode(
     """
     check_plain(name, column.dtype, where)
     if settings.kind == "numeric":
-        value, wrong = numbers_of("cell", column.dtype)
-        read = column.to_frame("cell").select(value=value, wrong=wrong)
-        if read["wrong"].any():
-            worst = int(read["wrong"].arg_max() or 0)
-            raise InputError(
-                f"{where}: {name} of {_owner(owners, worst)} is "
-                f"{column[worst]!r}, expected a finite number; mend it, or set data.features.{name}.kind: categorical"
-            )
-        numbers = read["value"]
+
+        def no_number(place: int, cell: Any) -> str:
+            expected = f"expected a finite number; mend it, or set data.features.{name}.kind: categorical"
+            return f"{where}: {name} of {_owner(owners, place)} is {cell!r}, {expected}"
+
+        numbers = values_of(column, numbers_of("cell", column.dtype), no_number)
         known = numbers.drop_nulls()
         mean, scale = 0.0, 1.0
         if len(known):
@@ -110,15 +107,12 @@ def encode(
             mean, scale = like.mean, like.scale
         values = ((numbers - mean) / scale).fill_null(0).to_numpy().astype(np.float32)
         return Feature(name, settings.of, values, None, mean, scale)
-    text, wrong = texts_of(pl.col("cell"), column.dtype)
-    read = column.to_frame("cell").select(text=text, wrong=wrong)
-    if read["wrong"].any():
-        worst = int(read["wrong"].arg_max() or 0)
-        raise InputError(
-            f"{where}: {name} of {_owner(owners, worst)} is {column[worst]!r}, expected a category: a text or a whole "
-            f"number; mend it, or set data.features.{name}.kind: numeric"
-        )
-    cells = read["text"].fill_null("")
+
+    def no_category(place: int, cell: Any) -> str:
+        expected = f"expected a category: a text or a whole number; mend it, or set data.features.{name}.kind: numeric"
+        return f"{where}: {name} of {_owner(owners, place)} is {cell!r}, {expected}"
+
+    cells = values_of(column, texts_of(pl.col("cell"), column.dtype), no_category).fill_null("")
     lists = (
         cells.str.split(settings.separator)
         if settings.separator

@@ -1,6 +1,7 @@
 """What a value means as an id, a category or a number: alike in every table, request and argument."""
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -39,14 +40,11 @@ def texts_of(cell: pl.Expr, kind: pl.DataType | DataTypeClass) -> Texts:
 def texts(column: pl.Series, where: str) -> pl.Series:
     """A column's cells as ids, null where one is empty. Raises: InputError if one is none."""
     check_plain(column.name, column.dtype, where)
-    value, wrong = texts_of(pl.col("cell"), column.dtype)
-    read = column.to_frame("cell").select(value=value, wrong=wrong)
-    if read["wrong"].any():
-        first = int(read["wrong"].arg_max() or 0)
-        raise InputError(
-            f"{where}, row {first + 1}: {column.name} is {column[first]!r}, expected an id: a text or a whole number"
-        )
-    return read["value"]
+
+    def told(row: int, cell: Any) -> str:
+        return f"{where}, row {row + 1}: {column.name} is {cell!r}, expected an id: a text or a whole number"
+
+    return values_of(column, texts_of(pl.col("cell"), column.dtype), told)
 
 
 def text_of(value: Any) -> str | None:
@@ -90,6 +88,16 @@ def numbers_of(column: str, kind: pl.DataType) -> Numbers:
     finite = pl.when(number.is_finite()).then(number)
     is_none = cell.is_null() | number.is_nan().fill_null(value=False)
     return Numbers(finite, ~is_none & finite.is_null())
+
+
+def values_of(column: pl.Series, meant: Texts | Numbers, told: Callable[[int, Any], str]) -> pl.Series:
+    """A column's values by expressions over "cell". Raises: InputError in the words of `told` for the first cell that
+    is wrong, by its place and content."""
+    read = column.to_frame("cell").select(value=meant.value, wrong=meant.wrong)
+    if read["wrong"].any():
+        first = int(read["wrong"].arg_max() or 0)
+        raise InputError(told(first, column[first]))
+    return read["value"]
 
 
 def check_plain(column: str, kind: pl.DataType, where: str) -> None:
