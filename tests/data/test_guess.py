@@ -1,5 +1,7 @@
 """Columns are guessed by their names, and what is written is a pipeline that loads."""
 
+import datetime
+
 import hypothesis
 import numpy as np
 import polars as pl
@@ -113,6 +115,28 @@ def test_what_cannot_be_trained_on_is_said(tmp_path):
         guess(tmp_path / "a.csv", {})
     with pytest.raises(InputError, match="no column 'who' for the user; the file has: user, item, time"):
         guess(tmp_path / "a.csv", {"user": "who"})
+
+
+@pytest.mark.parametrize(
+    ("times", "sentence"),
+    [
+        (["31/12/2023"] * 9, "row 2: a time that is no number or date like 2024-05-31 12:30; received .*31/12/2023"),
+        ([datetime.timedelta(1)] * 9, "the time column holds Duration"),
+        ([[1, 2]] * 9, "the time column holds List"),
+    ],
+)
+def test_times_that_no_row_has_are_told_as_a_run_tells_them(tmp_path, times, sentence):
+    frame = pl.DataFrame({"user": ["u"] * 9, "item": list("abcdefghi"), "time": times})
+    frame.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=sentence.replace("row 2", "row 1")):
+        guess(tmp_path / "a.parquet", {})
+
+
+def test_the_exact_name_is_the_likelier_and_no_column_has_two_parts(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,time,Item\nu,i,1,x\n")
+    assert guess_columns(tmp_path / "a.csv", {})["item"] == "item"
+    with pytest.raises(InputError, match="user, item and time must be three columns; received user, user, time"):
+        guess(tmp_path / "a.csv", {"user": "user", "item": "user"})
 
 
 def test_what_is_written_can_be_searched_from_its_own_values(tmp_path):

@@ -80,5 +80,7 @@ def test_a_field_that_is_too_long_for_one_is_told_with_its_row(tmp_path):
 
 
 def test_a_quote_that_the_header_opens_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"in the header a quote opens that is never closed: 'user_id,item_id,timesta"):
+    with pytest.raises(
+        InputError, match=r"in the header a quote opens that is not closed on its line: 'user_id,item_id,timesta"
+    ):
         read(tmp_path / "a.csv", text_of(ROWS).replace("title", '"title', 1))

@@ -1,3 +1,4 @@
+import codecs
 import csv
 import decimal
 import gzip
@@ -43,10 +44,41 @@ def test_the_names_of_folders_within_are_a_column(tmp_path):
     assert rows(tmp_path / "clicks") == TABLE.rows()
 
 
-def test_parts_of_different_columns_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda frame: frame.rename({"item_id": "item"}), "b.parquet: has other columns, .* than a.parquet: .*item"),
+        (lambda frame: frame.cast({"timestamp": pl.Int32}), "b.parquet: has other columns, .*: timestamp; write all"),
+    ],
+)
+def test_parts_that_differ_are_refused(tmp_path, change, sentence):
     TABLE.write_parquet(tmp_path / "a.parquet")
-    TABLE.rename({"item_id": "item"}).write_parquet(tmp_path / "b.parquet")
-    with pytest.raises(InputError, match=f"{tmp_path}: cannot be read: .*item"):
+    change(TABLE).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=sentence):
+        rows(tmp_path)
+
+
+def test_what_is_in_a_folder_is_read_once_or_named(tmp_path):
+    (tmp_path / "a.parquet").mkdir()  # a folder, whose part is no other's
+    TABLE[0].write_parquet(tmp_path / "a.parquet" / "x.parquet")
+    TABLE[1:].write_parquet(tmp_path / "b.PARQUET")
+    assert rows(tmp_path) == TABLE.rows()
+    (tmp_path / "c.parquet").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"c\.parquet: cannot be read as PARQUET: "):
+        rows(tmp_path)
+    (tmp_path / "c.parquet").rename(tmp_path / "c.snappy")
+    with pytest.raises(InputError, match=r"holds c\.snappy, which is no \.parquet"):
+        rows(tmp_path)
+
+
+def test_a_folders_name_is_a_text_and_hides_no_column(tmp_path):
+    for user in ("007", "08"):
+        (tmp_path / f"user_id={user}").mkdir()
+        TABLE[0].drop("user_id").write_parquet(tmp_path / f"user_id={user}" / "part.parquet")
+    assert rows(tmp_path) == [("007", "i", 1), ("08", "i", 1)]
+    (tmp_path / "item_id=9").mkdir()
+    (tmp_path / "user_id=08").rename(tmp_path / "item_id=9" / "user_id=08")
+    with pytest.raises(InputError, match="item_id is a column of its files and in the names of folders"):
         rows(tmp_path)
 
 
@@ -133,3 +165,24 @@ def test_another_separator_is_told(tmp_path, name, separator):
     with pytest.raises(InputError) as caught:
         rows(path)
     assert f"they seem to be by {separator!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["sep=,\n", "# of 2024\n"])
+def test_rows_that_none_fits_the_header_say_so(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.write_text(content + TABLE.write_csv())
+    with pytest.raises(InputError, match=r"a\.csv, row 2: 3 fields, but the header has"):
+        read_table(path, "skip")
+
+
+def test_lines_before_the_header_may_be_blank_and_marks_of_byte_order_many(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(codecs.BOM_UTF8 * 2 + b"\n\r\n" + TABLE.write_csv().encode())
+    assert rows(path) == TABLE.rows()
+
+
+def test_another_encoding_is_told(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(TABLE.write_csv().encode("utf-16"))
+    with pytest.raises(InputError, match=r"cannot be read as CSV: .*; write it as UTF-8"):
+        rows(path)

@@ -257,6 +257,8 @@ def test_a_file_of_users_is_answered_row_by_row(trained, tmp_path):
         == recommender.recommend([["film-1", "film-2"]], 4, [["film-3"]])["item"].to_list()
     )
     assert found.filter(pl.col("user") == "bob")["rank"].to_list() == [1, 2, 3, 4]
+    with pytest.raises(InputError, match="is the file of the requests, which would be gone; give another name"):
+        recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "users.parquet", 4)
 
 
 @pytest.mark.parametrize(

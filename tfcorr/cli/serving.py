@@ -197,7 +197,7 @@ def recommend(
         raise typer.BadParameter("--label and --tls-ca are of a server: give --server HOST:PORT too")
     if titles and run is None:
         raise typer.BadParameter("--titles reads them from a run's folder: give it too")
-    known = dict(_assigned(each, recommender.reads) for each in context or [])
+    known = _known(context or [], recommender.reads)
     if source is not None and output is not None:
         written, unknown = serving.recommend_file(recommender, source, output, k)
         _note(unknown)
@@ -247,6 +247,16 @@ def _move(text: str) -> tuple[str, int | None]:
     if not label or not equals or not (version.isdecimal() or not version):
         raise InputError(f"{text}: expected LABEL=VERSION, such as stable=2, or LABEL= to take the label away")
     return label, int(version) if version else None
+
+
+def _known(context: list[str], names: frozenset[str]) -> dict[str, list[object]]:
+    """What is known beside a history, by name. Raises: InputError."""
+    assigned = [_assigned(each, names) for each in context]
+    known = dict(assigned)
+    twice = [name for name in known if [each for each, _ in assigned].count(name) > 1]
+    if twice:
+        raise InputError(f"--context: {', '.join(twice)} is given twice; several categories stand between commas")
+    return known
 
 
 def _assigned(text: str, names: frozenset[str]) -> tuple[str, list[object]]:

@@ -73,9 +73,13 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     for role, names in NAMES.items():
         if role not in found:
             free = [name for name in present if name not in found.values()]
-            ranked = sorted((names.split().index(_plain(name)), name) for name in free if _plain(name) in names.split())
+            ranked = sorted(
+                (names.split().index(_plain(name)), name != _plain(name), name)
+                for name in free
+                if _plain(name) in names.split()
+            )
             if ranked:
-                found[role] = ranked[0][1]
+                found[role] = ranked[0][-1]
     missing = [role for role in NEEDED if role not in found]
     if missing:
         flags = " ".join(f"--{role} COLUMN" for role in missing)
@@ -91,9 +95,7 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
     """What a pipeline for the file should say. Raises: InputError if the file cannot be read, or has nothing to train
     on."""
     columns = guess_columns(path, given)
-    head = collect(read_table(path, "skip").frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
-    examples = {role: _examples(head[name]) for role, name in columns.items()}
-    mapped = Columns(**columns)
+    mapped = Columns.parse(columns)
     problem: InputError | None = None
     for least in LEAST:
         try:
@@ -102,11 +104,14 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
+        head = collect(read_table(path, "skip").frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
+        examples = {role: _examples(head[name]) for role, name in columns.items()}
         of_account = [(what.partition(": "), rows or 0) for what, rows, *_ in dataset.account]
         skipped = [(what, -rows) for (kind, _, what), rows in of_account if kind == "skipped"]
         longest = int(np.quantile(np.diff(histories.offsets), 0.9))
         sizes = len(histories.users), len(dataset.catalogue), len(histories.items)
         return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)
+    load(DataSettings(path=path, columns=mapped))  # which says what is wrong with the first row that cannot be read
     raise problem or InputError(f"{path}: has nothing to train on")
 
 

@@ -18,7 +18,9 @@ from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
-_FILTER = re.compile(r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)|(event)\s*(==|!=)\s*(.+?))\s*$")
+_FILTER = re.compile(
+    r"^\s*(?:(rating)\s*(>=|<=|==|!=|>|<)\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(event)\s*(==|!=)\s*(.+?))\s*$"
+)
 
 
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
@@ -45,6 +47,14 @@ class Columns(Settings):
     rating: str | None = Field(None, description="for data.filter")
     event: str | None = Field(None, description="for data.filter")
     title: str | None = Field(None, description="the item's title, shown beside its id")
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if len({self.user, self.item, self.time}) < 3:
+            raise ValueError(
+                f"user, item and time must be three columns; received {self.user}, {self.item}, {self.time}"
+            )
+        return self
 
 
 class TitleSettings(Settings):
@@ -194,6 +204,8 @@ def check_rows(
     """
     roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
     frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    if frame.collect_schema()["time"] in (pl.Categorical, pl.Enum):
+        frame = frame.with_columns(pl.col("time").cast(pl.String))
     schema = frame.collect_schema()
     _check_types(schema, where)
     frame = frame.with_row_index("row", table.first_row)

@@ -53,9 +53,7 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
         )
     try:
         if kind == ".parquet":
-            parts = _parts(path) if path.is_dir() else [path]
-            is_partitioned = any("=" in str(part.parent.relative_to(path)) for part in parts if path.is_dir())
-            scanned = pl.scan_parquet(parts, glob=False, hive_partitioning=is_partitioned)
+            scanned = _scan_folder(path) if path.is_dir() else pl.scan_parquet(path, glob=False)
             table = Table(in_utc(scanned), first_row=1)
         else:
             table = _read_text(path, "," if kind == ".csv" else "\t", on_bad_rows)
@@ -64,24 +62,55 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
         *(OSError, EOFError, zlib.error, csv.Error),
     ) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}") from None
+        advice = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}{advice}") from None
+    if table.ragged and not collect(table.frame.select(pl.len()), str(path)).item():
+        return read_table(path)  # which says what is wrong with the first
     if not collect(table.frame.select(pl.len()), str(path)).item():
         raise InputError(f"{path}: the file has no rows; expected a header and one row an interaction")
     return table
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The Parquet files of a folder and of those in it, but for what its writer hides: _SUCCESS, .crc files."""
-    inside = [path.relative_to(folder) for path in folder.rglob("*.parquet")]
-    parts = sorted(part for part in inside if not any(name.startswith((".", "_")) for name in part.parts))
+def _scan_folder(folder: Path) -> pl.LazyFrame:
+    """The Parquet files of a folder and of those in it, as one table; folders named KEY=VALUE give a column of texts.
+
+    What its writer hides does not count: _SUCCESS, .crc files. Raises: InputError.
+    """
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    parts = [part for part in files if not any(name.startswith((".", "_")) for name in part.parts)]
     if not parts:
         raise InputError(f"{folder}: is a folder without .parquet files; give the path of a file, or of such a folder")
-    return [folder / part for part in parts]
+    first = None
+    for part in parts:
+        if part.suffix.lower() != ".parquet":
+            raise InputError(f"{folder}: holds {part}, which is no .parquet; take it out, or name it so if it is one")
+        try:
+            schema = pl.read_parquet_schema(folder / part)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{folder / part}: cannot be read as PARQUET: {reason}") from None
+        first = first or schema
+        if schema != first:
+            differing = sorted(str(name) for name, _ in dict(schema).items() ^ dict(first).items())
+            raise InputError(
+                f"{folder / part}: has other columns, or of other types, than {parts[0]}: "
+                f"{', '.join(dict.fromkeys(differing))}; write all parts alike"
+            )
+    keys = {name.partition("=")[0]: pl.String() for part in parts for name in part.parts[:-1] if "=" in name}
+    both = sorted(keys.keys() & dict(first or {}).keys())
+    if both:
+        raise InputError(
+            f"{folder}: {', '.join(both)} is a column of its files and in the names of folders; rename one"
+        )
+    every = [folder / part for part in parts]
+    return pl.scan_parquet(every, glob=False, hive_partitioning=bool(keys), hive_schema=keys or None)
 
 
 def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
     content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    content = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
+    while content.startswith(codecs.BOM_UTF8):
+        content = content.removeprefix(codecs.BOM_UTF8)
+    content = content.strip(b"\r\n")
     if not content.strip():
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
     if b"\n" not in content:
@@ -96,7 +125,7 @@ def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
 def _header(path: Path, line: str, separator: str) -> list[str]:
     """The columns' names; one that has none is called after its number."""
     if line.count('"') % 2:
-        raise InputError(f"{path}: in the header a quote opens that is never closed: {line[:80]!r}; mend it")
+        raise InputError(f"{path}: in the header a quote opens that is not closed on its line: {line[:80]!r}; mend it")
     header = next(csv.reader([line], delimiter=separator))
     names = [name if name.strip() else f"column {number}" for number, name in enumerate(header, start=1)]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -93,8 +93,9 @@ class AnyRecommender(ABC):
         given, unknown = defaultdict[str, set[bytes]](set), defaultdict[str, dict[bytes, None]](dict)
         for _, request in self._requests(histories, 0, exclude, context):
             texts = {name: values for name, values in request.items() if values.dtype == tf.string}
-            for name, known in self.ask(texts, "known").items():
-                some = texts[name].numpy()
+            answer = self.ask(texts, "known")
+            for name in texts:
+                some, known = texts[name].numpy(), answer[name]
                 given[name].update(some[some != b""])
                 unknown[name].update(dict.fromkeys(some[(some != b"") & ~known]))
         return {
@@ -127,7 +128,7 @@ class AnyRecommender(ABC):
             history = _padded(_ids("histories", histories[part]))
             request = {"history": history, "exclude": _padded(_ids("exclude", exclude[part]))}
             rows = len(history)
-            for name in self.reads:
+            for name in sorted(self.reads):
                 values = context[name][part] if name in context else [None] * rows
                 request[name] = _column(name, self.specs[name], values)
             yield first, request | {"k": tf.fill([rows], tf.constant(k, tf.int32))}
@@ -191,6 +192,8 @@ def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: i
     users = read_users(source)
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of the Parquet file to write")
+    if output.resolve() == source.resolve():
+        raise InputError(f"{output}: is the file of the requests, which would be gone; give another name")
     exclude = users["exclude"].to_list() if "exclude" in users.columns else None
     context = {name: users[name].to_list() for name in recommender.reads & set(users.columns)}
     histories = users["history"].to_list()
