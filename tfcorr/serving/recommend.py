@@ -94,8 +94,8 @@ class AnyRecommender(ABC):
         for _, request in self._requests(histories, 0, exclude, context):
             texts = {name: values for name, values in request.items() if values.dtype == tf.string}
             answer = self.ask(texts, "known")
-            for name in texts:
-                some, known = texts[name].numpy(), answer[name]
+            for name, tensor in texts.items():
+                some, known = tensor.numpy(), answer[name]
                 given[name].update(some[some != b""])
                 unknown[name].update(dict.fromkeys(some[(some != b"") & ~known]))
         return {
