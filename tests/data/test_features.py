@@ -278,3 +278,10 @@ def test_features_that_cannot_be_had_are_refused(tmp_path, monkeypatch, change, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         load(DataSettings.parse({**settings, **change}))
+
+
+@pytest.mark.parametrize("times", [[20240531, 20231201], [20240531123000, 20231201000059], [20240531.0]])
+def test_dates_whose_digits_are_run_together_have_no_hour(times):
+    with pytest.raises(InputError, match=r"times such as 20240531\d* seem to be dates, of which a number has no hour"):
+        moments("hour", np.array(times))
+    assert moments("hour", np.array([*times, 7])).len() == len(times) + 1

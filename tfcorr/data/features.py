@@ -144,11 +144,27 @@ def _owner(owners: Sequence[str | None], row: int) -> str:
 
 def moments(kind: Literal["hour", "weekday"], times: npt.NDArray[Any]) -> pl.Series:
     """The hour (0 to 23) or weekday (0 is Monday) of times since 1970 in seconds, or in a finer unit if they are too
-    large."""
+    large. Raises: InputError if they are dates whose digits are run together."""
+    if _are_digits_of_dates(times):
+        raise InputError(
+            f"times such as {times[0]:.0f} seem to be dates, of which a number has no {kind}; write them as "
+            "2024-05-31 12:30:00"
+        )
     unit = next(unit for limit, unit in UNITS.items() if np.abs(times).max(initial=0) < limit)
     seconds = np.floor_divide(times, unit)
     values = seconds // HOUR % 24 if kind == "hour" else (seconds // DAY + 3) % 7  # 1970 began on a Thursday
     return pl.Series(values.astype(np.int64))
+
+
+def _are_digits_of_dates(times: npt.NDArray[Any]) -> bool:
+    """Whether all are such as 20240531, or 20240531123000."""
+    for below in (1, 10**6):
+        days = np.floor_divide(times, below)
+        years, months, in_month = days // 10_000, days // 100 % 100, days % 100
+        alike = (years >= 1900) & (years < 2100) & (months >= 1) & (months <= 12) & (in_month >= 1) & (in_month <= 31)
+        if len(times) and alike.all():
+            return True
+    return False
 
 
 @dataclass(frozen=True)
