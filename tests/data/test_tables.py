@@ -181,6 +181,13 @@ def test_lines_before_the_header_may_be_blank_and_marks_of_byte_order_many(tmp_p
     assert rows(path) == TABLE.rows()
 
 
+def test_lines_may_end_in_several_ways(tmp_path):
+    path = tmp_path / "a.csv"
+    header, *lines = TABLE.write_csv().splitlines()
+    path.write_bytes(f"{header}\r{lines[0]}\r{lines[1]}\n{lines[2]}\r\n".encode())
+    assert rows(path) == TABLE.rows()
+
+
 def test_another_encoding_is_told(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(TABLE.write_csv().encode("utf-16"))

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # which ended lines on old Macs
-    header = _header(path, content.split(b"\n", 1)[0].decode().rstrip("\r"), separator)
+    header = _header(path, re.split(rb"[\r\n]", content, maxsplit=1)[0].decode(), separator)
     if _is_regular(content, separator, len(header)):
         frame = pl.read_csv(content, separator=separator, infer_schema=False, new_columns=header)
         return Table(frame.lazy(), 2)
