@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -13,12 +12,12 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")  # else it pani
 
 Form = Literal["number", "date"]
 FORMS = ("%F %T%.f%#z", "%F %R%#z", "%F %T%.f", "%F %R")
-EARLIEST, LATEST = datetime(1678, 1, 1), datetime(2262, 1, 1)  # beyond them are what stands for no or for any time
+EARLIEST, LATEST = 1678, 2261  # years; dates beyond them are placeholders such as 9999-12-31
 
 
 class Times(NamedTuple):
-    """`real` Int64 or Float64, null where a cell is no time; `whole` is also null where one is no whole number, and
-    exact where real is not; `wrong` has what else may be wrong with a cell, by name."""
+    """`real` (Int64 or Float64) is null where a cell is not a time. `whole` is also null where the time is not a whole
+    number; it is exact beyond 2^53. `wrong` maps each kind of problem to whether a cell has it."""
 
     real: pl.Expr
     whole: pl.Expr
@@ -31,7 +30,7 @@ def is_time(kind: pl.DataType) -> bool:
 
 
 def in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Tells all moments in UTC, whose name every library knows."""
+    """Converts columns with a time zone to UTC, because Python may not know the zone's name."""
     zoned = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime) and kind.time_zone]
     return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame
 
@@ -68,9 +67,9 @@ def times_of(time: pl.Expr, kind: pl.DataType, form: Form | None) -> Times:
 
 
 def _dates(moment: pl.Expr, problem: str) -> Times:
-    lies_beyond = ~moment.dt.year().is_between(EARLIEST.year, LATEST.year - 1)
+    lies_beyond = ~moment.dt.year().is_between(EARLIEST, LATEST)
     whole = moment.to_physical()
-    beyond = f"a time before {EARLIEST.year} or after {LATEST.year - 1}"
+    beyond = f"a time before {EARLIEST} or after {LATEST}"
     return Times(whole, whole, {problem: whole.is_null(), beyond: lies_beyond.fill_null(value=False)})
 
 

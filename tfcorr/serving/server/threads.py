@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 async def within(
     seconds: float, work: Callable[[], Result], late: Callable[[Result], object] = lambda result: None
 ) -> Result:
-    """What `work` returns or raises, from a thread of its own. What comes later than in so many seconds `late` gets.
+    """Runs `work` in a daemon thread and returns its result. A result after the timeout is passed to `late`.
 
-    asyncio.to_thread is no help: the loop waits for its threads in the end. Raises: TimeoutError.
+    asyncio.to_thread does not fit: the event loop waits for its threads on exit. Raises: TimeoutError.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Result] = loop.create_future()
