@@ -70,7 +70,12 @@ class TrainingSettings(Settings):
         "softmax", description="of both towers over the target and its negatives; the paper's is softmax"
     )
     epochs: int = Field(30, ge=1, description="at most; of each stage, where a method has several")
-    patience: int = Field(3, ge=1, description="epochs without a better NDCG@20 on validation before training stops")
+    patience: int = Field(
+        3, ge=1, description="epochs whose NDCG@20 on validation is no better by min_delta before training stops"
+    )
+    min_delta: float = Field(
+        0.001, ge=0, lt=1, description="share by which an NDCG@20 must be better to go on for; the best is kept anyhow"
+    )
     batch_size: int = Field(256, ge=1, description="training targets a step")
     examples: Examples = Field(
         "prefix",

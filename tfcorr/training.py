@@ -68,13 +68,16 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         """writes: whether this process keeps the run; another only takes part in what all must do to save its state."""
         super().__init__()
         self.stage, self.folder, self.console, self.writes = stage, folder, console, writes
-        self.patience, self.averaging = settings.patience, settings.averaging
-        self.epochs_done, self.epochs_without_better = tf.Variable(0), tf.Variable(0)
-        self.best = tf.Variable(-1.0, dtype=tf.float64)
+        self.patience, self.min_delta, self.averaging = settings.patience, settings.min_delta, settings.averaging
+        self.epochs_done = tf.Variable(0)
+        self.best, self.best_epoch = tf.Variable(-1.0, dtype=tf.float64), tf.Variable(0)
+        self.gained, self.gained_epoch = tf.Variable(-1.0, dtype=tf.float64), tf.Variable(0)  # by min_delta at least
         counters = {
             "epochs_done": self.epochs_done,
-            "epochs_without_better": self.epochs_without_better,
             "best": self.best,
+            "best_epoch": self.best_epoch,
+            "gained": self.gained,
+            "gained_epoch": self.gained_epoch,
         }
         state = tf.train.Checkpoint(model=stage.model, kept=stage.kept, **counters)
         self.state = _manager(state, folder / "checkpoints" / stage.name / "last")
@@ -95,7 +98,12 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     @property
     def stopped_early(self) -> bool:
         """Whether patience has run out."""
-        return int(self.epochs_without_better) >= self.patience
+        return int(self.epochs_done) - int(self.gained_epoch) >= self.patience
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the last epoch done is the best."""
+        return int(self.best_epoch) == int(self.epochs_done)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -116,7 +124,10 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         better = value > float(self.best)
         if better:
             self.best.assign(value)
-        self.epochs_without_better.assign(0 if better else self.epochs_without_better + 1)
+            self.best_epoch.assign(epoch + 1)
+        if value > float(self.gained) * (1 + self.min_delta):
+            self.gained.assign(value)
+            self.gained_epoch.assign(epoch + 1)
         self.epochs_done.assign(epoch + 1)
         row = {"stage": self.stage.name, "epoch": epoch + 1, "seconds": round(trained, 1), **values}
         if self.writes:
@@ -133,7 +144,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     def _keep_best(self) -> None:
         """Saves the towers as they are kept if the last epoch was the best, and they do not stand there yet."""
         done, best = int(self.epochs_done), self.best_towers.latest_checkpoint
-        if self.writes and not int(self.epochs_without_better) and not (best or "").endswith(f"-{done}"):
+        if self.writes and self.last_is_best and not (best or "").endswith(f"-{done}"):
             self.best_towers.save(checkpoint_number=done)
 
     def _average(self, epoch: int) -> None:
@@ -243,13 +254,18 @@ def fit(
             lambda inputs: batches(first_epoch_here(strategy, done), inputs)
         )
         try:
-            run = tf.autograph.experimental.do_not_convert(
-                stage.model.fit
-            )  # AutoGraph is kept out of pipeline and layers
+            # AutoGraph is kept out of pipeline and layers.
+            run = tf.autograph.experimental.do_not_convert(stage.model.fit)
             run(data, epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[*own, *callbacks], verbose=0)
         finally:
             bar.progress.stop()
-        if not int(bookkeeper.epochs_without_better) and int(bookkeeper.epochs_done) == epochs > 1:
+        if bookkeeper.stopped_early:
+            rose = f"rose by less than {100 * settings.min_delta:g}%" if settings.min_delta else "did not rise"
+            console.print(
+                f"{stage.name}: stopped, as {stage.monitor} {rose} in {settings.patience} epochs; "
+                f"epoch {int(bookkeeper.best_epoch)} is kept"
+            )
+        elif bookkeeper.last_is_best and epochs > 1:
             console.print(f"{stage.name}: the last epoch was the best; more of them may be better still")
     wait_for_all(stage.model.distribute_strategy)
     restore_best(folder, stage.name, stage.kept)
@@ -259,17 +275,10 @@ def _keep_freed_memory() -> None:
     """Has glibc keep what a step frees for the next: by default large blocks go back to the system, which zeroes them
     anew each time."""
     if platform.libc_ver()[0] == "glibc":
-        glibc, trim, pad, mmap = (
-            ctypes.CDLL(None),
-            -1,
-            -2,
-            -3,
-        )  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
-        for parameter, size in (
-            (trim, 2**31 - 1),
-            (pad, 2**26),
-            (mmap, 2**25),
-        ):  # bytes; the last is the most that it takes
+        glibc = ctypes.CDLL(None)
+        trim, pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+        most = 2**25  # bytes; glibc takes no more for M_MMAP_THRESHOLD
+        for parameter, size in ((trim, 2**31 - 1), (pad, 2**26), (mmap, most)):
             glibc.mallopt(parameter, size)
 
 

@@ -26,6 +26,7 @@ ALIKE = (
     "evaluation",
     "training.epochs",
     "training.patience",
+    "training.min_delta",
     "seed",
     "name",
     "search",

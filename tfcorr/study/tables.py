@@ -138,12 +138,12 @@ def _caption(
     seen = "left out" if evaluation.exclude_seen else "candidates too"
     measured = evaluation.validation_users
     some = f" of {measured:,} users" if measured and measured < sizes["users"] else ""
+    by = f", by {training.min_delta:.2%} at least" if training.min_delta else ""
     yield (
         f"- Protocol: leave one out, all items ranked, items of the history {seen}; the retriever hands on "
         f"{evaluation.retrieve}, and "
         f"Recall@{evaluation.retrieve} is its own. A stage of training stops after {training.patience} epochs "
-        f"without a better NDCG@{TOP} "
-        f"on validation{some}, or after {training.epochs}."
+        f"without a better NDCG@{TOP} on validation{some}{by}, or after {training.epochs}."
     )
     seeds = ", ".join(map(str, settings.seeds)) + _short(rows, len(settings.seeds))
     yield (
