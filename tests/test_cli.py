@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,11 +51,14 @@ def test_every_help_page_has_an_example_that_parses(tfcorr, command):
 
 def test_prepared_data_are_those_that_a_run_reads(tfcorr, trained, project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.parent)
-    code, out, _ = tfcorr("prepare", project, tmp_path / "prepared")
-    assert code == 0
-    assert f"--set data='{{source: prepared, path: {tmp_path}/prepared}}'" in out
-    settings = load_settings(project, [f"data={{source: prepared, path: {tmp_path}/prepared}}"])
-    runs.check_data(trained, load(settings.data))
+    for name in ("prepared", "it's, day: 1 #2"):
+        code, out, _ = tfcorr("prepare", project, tmp_path / name)
+        assert code == 0
+        words = shlex.split(out[out.index("--set") :])
+        assert words[0] == "--set"
+        settings = load_settings(project, words[1:])
+        assert settings.data.path == tmp_path / name
+        runs.check_data(trained, load(settings.data))
     code, _, err = tfcorr("prepare", project, tmp_path / "prepared")
     assert code == 1
     assert "is there already" in err
@@ -250,6 +254,8 @@ def test_what_is_asked_for_is_read_as_it_may_be_pasted(tfcorr, trained):
     code, out, _ = tfcorr("recommend", trained.folder, "--history", "film-1\nfilm-2")
     assert code == 0
     assert out == tfcorr("recommend", trained.folder, "--history", "film-1,film-2")[1]
+    _, _, err = tfcorr("recommend", trained.folder, "--history", '"film\n-1",a\x1cb,\u2028')
+    assert err == "note: history: 3 of 3 unknown, and so without effect: film\\n-1, a\\x1cb, \\u2028\n"
     for history, sentence in (("x" * 200_000, "cannot be read as ids"), ("\udcff", "is no UTF-8")):
         code, _, err = tfcorr("recommend", trained.folder, "--history", history)
         assert (code, sentence in err) == (1, True)

@@ -155,6 +155,8 @@ def test_an_id_or_category_is_the_same_of_whatever_type_it_comes(tmp_path, monke
             context = {"vip": [vip], "user": [5.0]}
             assert recommender.recommend([history], 5, [[1.0]], context).equals(expected)
             assert recommender.unknown([history], [[1.0]], context) == {}
+    with pytest.raises(InputError, match=r"user: expected one for each history, received \['5', '6'\]"):
+        recommender.recommend([["3"]], 5, context={"user": [["5", "6"]]})
     for kind in (pl.String, pl.Int32, pl.Float64):
         frame = pl.DataFrame({"user": [5], "history": [[3, 7]], "exclude": [[1]], "vip": [True]})
         lists = [pl.col(name).cast(pl.List(kind)) for name in ("history", "exclude")]

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tfcorr.config import TrainingSettings
+from tfcorr.console import command
 from tfcorr.cooperation.model import LoggedModel
 from tfcorr.distribution import first_epoch_here, is_asynchronous, wait_for_all
 from tfcorr.settings import InputError
@@ -312,7 +313,8 @@ def _restore(manager: tf.train.CheckpointManager) -> None:
 
 def resume_hint(folder: Path) -> str:
     """What to type to go on with a run."""
-    return f"go on with: tfcorr train {folder / 'settings.yaml'} --root {folder.parent} --resume"
+    again = command("tfcorr", "train", folder / "settings.yaml", "--root", folder.parent, "--resume")
+    return f"go on with: {again}"
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 rounds."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -102,8 +103,8 @@ def test_the_command_prepares_a_file_with_titles_of_their_own(tmp_path, capsys):
         ]
     )
     interactions = select(Table(rows.lazy(), 1), DataSettings(path=tmp_path / "clicks.parquet"), "rows")
-    interactions.titles.update(read_titles(TitleSettings(path=tmp_path / "titles.csv")))
-    same(read_prepared(tmp_path / "out"), prepare(interactions, 1))
+    titles, _ = read_titles(TitleSettings(path=tmp_path / "titles.csv"), "fail")
+    same(read_prepared(tmp_path / "out"), prepare(replace(interactions, titles=titles), 1))
     assert (
         "left: 24 interactions, 2 users, 7 items\nof these without a title: 6 items\nprepared in"
         in capsys.readouterr().out

@@ -1,11 +1,15 @@
+from datetime import datetime
+
 import numpy as np
 import polars as pl
 import pytest
+import tensorflow as tf
 
 from tfcorr.data.batches import evaluation_batches, training_batches
 from tfcorr.data.features import Feature, FeatureSettings, encode, moments, read_features, write_features
 from tfcorr.data.interactions import DataSettings
 from tfcorr.data.sources import load
+from tfcorr.serving.export import CategoryCode, NumberCode
 from tfcorr.settings import InputError
 
 NUMBER = FeatureSettings(of="item", kind="numeric")
@@ -53,11 +57,58 @@ def test_no_number_is_none_however_it_is_written():
         assert encode("price", NUMBER, column, "x.csv").values.tolist() == [0, 0, -1, 1]
 
 
-def test_numbers_whose_deviation_is_not_finite_are_told():
-    with pytest.raises(
-        InputError, match=r"x.csv: price has numbers as large as -1e\+308, whose mean or deviation is not"
-    ):
-        encode("price", NUMBER, pl.Series([1.0, -1e308, 9.0]), "x.csv")
+@pytest.mark.parametrize("large", [1e39, -1e150, 1e308])
+def test_a_number_beyond_single_precision_is_told(large):
+    with pytest.raises(InputError, match=r"x.csv: price of .* is -?1e\+\d+, expected a finite number; mend it, or"):
+        encode("price", NUMBER, pl.Series([1.0, large, 9.0]), "x.csv")
+
+
+def test_a_number_far_from_the_others_counts_as_ten_deviations():
+    """In training, and of data that came later, by the scale of training."""
+    column = pl.Series([*([0.0, 2.0] * 200), 3e38])
+    assert encode("price", NUMBER, column, "x.csv").values[-1] == 10
+    feature = encode("price", NUMBER, column[:-1], "x.csv")
+    later = encode("price", NUMBER, pl.Series([3e38, -1e30, 2.0]), "x.csv", feature)
+    assert later.values.tolist() == [10, -10, 1]
+
+
+@pytest.mark.parametrize("value", [0.1, -3.3e-300, 20240501.0])
+def test_numbers_that_are_all_the_same_are_their_mean(value):
+    feature = encode("price", NUMBER, pl.Series([value] * 12), "x.csv")
+    assert feature.scale == 1
+    assert (feature.values == 0).all()
+
+
+def test_numbers_that_single_precision_cannot_tell_apart_are_told():
+    with pytest.raises(InputError, match=r"x.csv: price has numbers from 70000001.0 to 70000003.0, which differ by to"):
+        encode("price", NUMBER, pl.Series([70000001, 70000002, 70000003]), "x.csv")
+
+
+def test_what_serving_makes_of_a_number_is_what_training_made(tmp_path):
+    numbers = pl.Series([None, *np.random.default_rng(0).normal(3e5, 40.0, 999)])
+    feature = encode("price", NUMBER, numbers, "x.csv")
+    write_features([feature], tmp_path / "features.json")
+    [read] = read_features(tmp_path / "features.json", 1)
+    served = NumberCode(read)(tf.constant(numbers.to_numpy(), tf.float32))
+    np.testing.assert_array_equal(served, feature.values)
+
+
+def test_what_serving_makes_of_several_categories_in_a_text_is_what_training_made():
+    column = pl.Series(["b|a", None, " c ", "", "a||b|b"])
+    feature = encode("kind", FeatureSettings(of="item", separator="|"), column, "x.csv")
+    code = CategoryCode(feature)
+    served = code(tf.constant([[text or "", ""] for text in column]))
+    for row, expected in zip(served.numpy(), feature.values, strict=True):
+        assert set(row) - {0} == set(expected) - {0}
+    assert code(tf.constant([["c", "a | b"]])).numpy().tolist() == [[3, 1, 2]]
+    texts = tf.constant([["a|b", "a|x"], ["x", ""], ["|", "c"]])
+    assert code.known(texts).numpy().tolist() == [[True, False], [False, True], [True, True]]
+
+
+@pytest.mark.parametrize("column", [pl.Series([None, None]), pl.Series(["", r"\N"]), pl.Series([float("nan")])])
+def test_numbers_of_which_none_is_known_are_told(column):
+    with pytest.raises(InputError, match=r"x.csv: price has no value for any item of the data; leave it out"):
+        encode("price", NUMBER, column, "x.csv")
 
 
 @pytest.mark.parametrize("column", [pl.Series([["a"], ["b", "c"]]), pl.Series([{"a": 1}]), pl.Series([b"a"])])
@@ -65,6 +116,28 @@ def test_numbers_whose_deviation_is_not_finite_are_told():
 def test_a_column_of_lists_or_bytes_is_told(column, kind):
     with pytest.raises(InputError, match=r"x.csv: column 'price' holds .*; expected one text or number a cell"):
         encode("price", FeatureSettings(of="item", kind=kind), column, "x.csv")
+
+
+def test_a_column_may_be_called_like_a_pattern(tmp_path):
+    for name in ("*", "^u.*$"):
+        rows = [(f"{u}", f"i{(u + t) % 6}", t, f"{u % 2}") for u in range(4) for t in range(6)]
+        names = [name, "item_id", "timestamp", "kind of user"]
+        pl.DataFrame(rows, schema=names, orient="row").write_parquet(tmp_path / "clicks.parquet")
+        people = pl.DataFrame({name: ["0", "1", "2", "3"], "uid": [9, 9, 9, 9], "^.*$": [1, 2, 3, 4]})
+        people.write_parquet(tmp_path / "people.parquet")
+        dataset = load(
+            DataSettings.parse(
+                {
+                    "path": tmp_path / "clicks.parquet",
+                    "min_interactions": 1,
+                    "columns": {"user": name},
+                    "users": {"path": tmp_path / "people.parquet", "key": name},
+                    "features": {"age": {"of": "user", "kind": "numeric", "column": "^.*$"}},
+                }
+            )
+        )
+        assert dataset.histories.users == ["0", "1", "2", "3"]
+        assert len(set(dataset.features[0].values[1:])) == 4
 
 
 def shop(folder, users, items):
@@ -284,4 +357,22 @@ def test_features_that_cannot_be_had_are_refused(tmp_path, monkeypatch, change, 
 def test_dates_whose_digits_are_run_together_have_no_hour(times):
     with pytest.raises(InputError, match=r"times such as 20240531\d* seem to be dates, of which a number has no hour"):
         moments("hour", np.array(times))
-    assert moments("hour", np.array([*times, 7])).len() == len(times) + 1
+
+
+@pytest.mark.parametrize("below", ["%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S000"])
+def test_dates_with_their_hour_run_together_have_none(below):
+    times = [int(datetime(2024, 5, day, 9 + day).strftime(below)) for day in range(1, 9)]
+    with pytest.raises(InputError, match="seem to be dates, of which a number has no weekday"):
+        moments("weekday", np.array(times))
+
+
+@pytest.mark.parametrize("times", [[45413.375, 45414.5], [1_700_000_000, 1_700_000_100, 253_402_300_799]])
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_times_that_are_not_all_since_1970_in_one_unit_have_no_hour(times, unit):
+    odd = np.array(times) if unit == 1 else np.array([1_700_000_000, 1_700_000_001, 1_700_000_000_000])
+    with pytest.raises(InputError, match=r"has no hour"):
+        moments("hour", odd)
+
+
+def test_of_dates_the_unit_is_known():
+    assert moments("hour", np.array([3_600_000_000, 7_200_000_000]), 1_000_000).to_list() == [1, 2]

@@ -56,13 +56,37 @@ def test_a_quote_that_is_never_closed_is_told_with_its_row_and_costs_that_row_al
     assert dict(found.account)["skipped: a ragged row"] == -1
 
 
-def test_rows_between_two_stray_quotes_are_not_taken_for_one_field(tmp_path):
-    text = text_of(ROWS).splitlines()
-    text[3], text[9] = text[3].replace(",x", ',"Best of'), text[9].replace("u", 'u"', 1)
-    with pytest.raises(InputError, match=r"row 4: a quoted field holds 6 line breaks between what look like rows"):
-        read(tmp_path / "a.csv", "\n".join(text))
-    found = read(tmp_path / "a.csv", "\n".join(text), on_bad_rows="skip")
-    assert found.collect()["time"].to_list() == [row for row in range(24) if row != 2]
+@pytest.mark.parametrize(
+    ("closing", "sentence"),
+    [
+        ('x"', "a quoted field holds 6 line breaks between what look like rows: 'u0,i2,2,"),
+        ('5" disk', "a quote opens that is not closed by the rules"),
+        ('"a, b"', "a quote opens that is not closed by the rules"),
+        ('a","b', "a quote opens that is never closed"),
+    ],
+)
+@pytest.mark.parametrize("between", ["", "\n", "u9,i9\n", "\n\n\n"])
+def test_rows_between_two_stray_quotes_are_not_taken_for_one_field(tmp_path, closing, sentence, between):
+    """Nor where a line between them is blank, or none itself; and only the rows with a stray quote are lost."""
+    text = [f"{line}\n" for line in text_of(ROWS).splitlines()]
+    text[3], text[9] = text[3].replace(",x", ',"Best of'), text[9].replace(",x", f",{closing}")
+    text[5] += between
+    sentence = sentence.replace("6", str(6 + between.count("\n")))
+    with pytest.raises(InputError, match=rf"row 4: {sentence}"):
+        read(tmp_path / "a.csv", "".join(text))
+    found = read(tmp_path / "a.csv", "".join(text), on_bad_rows="skip")
+    lost = {2, 8} if closing.startswith("a") else {2}
+    assert set(found.collect()["time"].to_list()) == set(range(24)) - lost
+    assert sum(rows for _, rows in found.account) == 24 - len(lost)
+    assert dict(found.account)["read"] == 24 + bool(between.strip())
+
+
+def test_a_field_may_hold_line_breaks_and_a_ragged_one_is_shown_in_part(tmp_path):
+    text = text_of([*ROWS[:3], ["u1", "zz", "9", "one\ntwo, and three\n" + "four " * 50], *ROWS[3:]])
+    assert read(tmp_path / "a.csv", text).titles["zz"].startswith("one\ntwo, and three\nfour four")
+    with pytest.raises(InputError, match=r"row 5: 5 fields, but the header has 4: 'u1,zz,9,9,one") as caught:
+        read(tmp_path / "a.csv", text.replace("u1,zz,9", "u1,zz,9,9"))
+    assert len(str(caught.value)) < 300
 
 
 def test_a_quote_within_a_field_is_a_letter(tmp_path):

@@ -78,6 +78,9 @@ def test_a_folders_name_is_a_text_and_hides_no_column(tmp_path):
     assert rows(tmp_path) == [("007", "i", 1), ("08", "i", 1)]
     (tmp_path / "item_id=9").mkdir()
     (tmp_path / "user_id=08").rename(tmp_path / "item_id=9" / "user_id=08")
+    with pytest.raises(InputError, match=r"user_id=007/part.parquet does not lie in folders of the same names KEY=VAL"):
+        rows(tmp_path)
+    (tmp_path / "user_id=007").rename(tmp_path / "item_id=9" / "user_id=007")
     with pytest.raises(InputError, match="item_id is a column of its files and in the names of folders"):
         rows(tmp_path)
 
@@ -167,11 +170,18 @@ def test_another_separator_is_told(tmp_path, name, separator):
     assert f"they seem to be by {separator!r}" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["sep=,\n", "# of 2024\n"])
-def test_rows_that_none_fits_the_header_say_so(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("# of 2024\n", r"a\.csv, row 2: 3 fields, but the header has"),
+        ("sep=,\n", "a.csv: the first line is 'sep=,', a spreadsheet's; take it out"),
+        ("sep=;\n", "a.csv: the first line is 'sep=;', a spreadsheet's; take it out"),
+    ],
+)
+def test_rows_that_none_fits_the_header_say_so(tmp_path, content, sentence):
     path = tmp_path / "a.csv"
     path.write_text(content + TABLE.write_csv())
-    with pytest.raises(InputError, match=r"a\.csv, row 2: 3 fields, but the header has"):
+    with pytest.raises(InputError, match=sentence):
         read_table(path, "skip")
 
 
@@ -191,5 +201,31 @@ def test_lines_may_end_in_several_ways(tmp_path):
 def test_another_encoding_is_told(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(TABLE.write_csv().encode("utf-16"))
+    with pytest.raises(InputError, match="the header holds zero bytes, as in UTF-16; write the file as UTF-8"):
+        rows(path)
+    path.write_bytes(TABLE.write_csv().replace("u,", "é,").encode("latin-1"))
     with pytest.raises(InputError, match=r"cannot be read as CSV: .*; write it as UTF-8"):
         rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_file_may_be_packed_whatever_its_name(tmp_path, name, packed):
+    content = TABLE.write_csv().encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    assert rows(tmp_path / name) == TABLE.rows()
+
+
+@pytest.mark.parametrize("log", ["_delta_log", ".hoodie"])
+def test_a_folder_of_which_a_log_tells_what_counts_is_refused(tmp_path, log):
+    TABLE.write_parquet(tmp_path / "part-0.parquet")
+    (tmp_path / log).mkdir()
+    with pytest.raises(InputError, match=f"holds {log}, by which some of its files no longer count"):
+        rows(tmp_path)
+
+
+def test_parts_whose_columns_differ_in_their_order_alone_are_told(tmp_path):
+    TABLE.write_parquet(tmp_path / "part-0.parquet")
+    TABLE.select(reversed(TABLE.columns)).write_parquet(tmp_path / "part-1.parquet")
+    with pytest.raises(InputError, match=r"part-1.parquet: has its columns in another order than part-0.parquet"):
+        rows(tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcorr.data.interactions import DataSettings, read_interactions
-from tfcorr.data.values import numbers_of, text_of, texts, texts_of
+from tfcorr.data.values import number_of, numbers_of, text_of, texts, texts_of
 from tfcorr.settings import InputError
 
 KINDS = {
@@ -62,7 +62,9 @@ def test_what_python_and_numpy_call_one_value_is_one():
     ] == ["2"] * 8
     assert [text_of(each) for each in (True, np.True_, False)] == ["true", "true", "false"]
     assert [text_of(each) for each in (None, "", "  ", r"\N", float("nan"), np.nan)] == [None] * 6
-    for wrong in (2.5, float("inf"), Decimal("0.1"), ["a"], {}, object()):
+    assert [text_of(each) for each in ("NULL", "null", " nan ", "None", "<NA>", Decimal("sNaN"))] == [None] * 6
+    assert text_of(Decimal("1234567890123456789")) == "1234567890123456789"
+    for wrong in (2.5, float("inf"), Decimal("0.1"), ["a"], {}, object(), np.float32(2**24), 10**5000, "\ud800"):
         with pytest.raises(InputError, match="is no id"):
             text_of(wrong)
 
@@ -85,8 +87,12 @@ def test_numbers_are_finite_none_or_wrong(cells):
             expected = float(text) if text else math.nan
         except ValueError:
             expected = math.inf
-        assert bad == math.isinf(expected)
-        assert number == (expected if math.isfinite(expected) else None)
+        assert bad == (abs(expected) > np.finfo(np.float32).max)
+        assert number == (None if bad or math.isnan(expected) else expected)
+        try:
+            assert number_of(cell) == number
+        except InputError:
+            assert bad
 
 
 @pytest.mark.parametrize(
@@ -96,6 +102,8 @@ def test_numbers_are_finite_none_or_wrong(cells):
         (pl.Series([True, False, None, None]), ["true", "false"]),
         (pl.Series(["a ", " b", r"\N", " "]), ["a", "b"]),
         (pl.Series([Decimal("1.00"), Decimal("2.00"), None, None]), ["1", "2"]),
+        (pl.Series([Decimal(2**62 + 1), Decimal(-(10**30)), None, None]), [str(2**62 + 1), str(-(10**30))]),
+        (pl.Series(["a", "b", "NULL", "nan"]), ["a", "b"]),
     ],
 )
 def test_ids_of_any_type_are_read_as_texts_and_empty_ones_are_told(tmp_path, ids, expected):

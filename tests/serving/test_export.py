@@ -293,6 +293,9 @@ def test_what_has_no_effect_as_it_is_not_known_is_told(trained, tmp_path):
     users.write_parquet(tmp_path / "users.parquet")
     _, unknown = recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4)
     assert unknown == {"history": (["x"], 2)}
+    users.with_columns(Age=3, excluded=pl.lit("film-3")).write_parquet(tmp_path / "users.parquet")
+    _, unknown = recommend_file(recommender, tmp_path / "users.parquet", tmp_path / "out.parquet", 4)
+    assert unknown["columns"] == (["Age", "excluded"], 4)
 
 
 class Constant(AnyRecommender):
@@ -333,6 +336,21 @@ def test_ids_may_be_numbers_and_arrays_and_what_is_none_is_told(trained):
         (((),), -1): "k: expected a whole number from 0, received -1",
         (((), ()), 3, ((),)): "exclude: expected one for each of the 2 histories, received 1",
         (((),), 3, "film-1"): "exclude: expected one for each of the 1 histories, received 'film-1'",
+        ((frozenset("ab"),), 3): "histories: expected a list of ids for each history, received frozenset(",
+        ((("\ud800",),), 3): "histories: '\\ud800' is no id",
+        (((10**5000,),), 3): "histories: a number of many digits is no id",
+        (((),), 3, frozenset([()])): "exclude: expected one for each of the 1 histories, received frozenset(",
     }.items():
         with pytest.raises(InputError, match=re.escape(message)):
             recommender.recommend(*arguments)
+    table = pl.DataFrame({"a": ["film-1"], "b": ["film-2"]})
+    for histories in (table, np.array(5), {"film-1"}, {0: ["film-1"]}, iter([["film-1"]])):
+        with pytest.raises(InputError, match="histories: expected a list of lists of item ids, received "):
+            recommender.recommend(histories, 3)
+    assert recommender.recommend(pl.Series([["film-1", "film-2"]]), 3).equals(expected)
+    for context in (table, [("user", ["u1"])], "user"):
+        with pytest.raises(InputError, match="context: expected lists by name, received "):
+            recommender.recommend([["film-1"]], 3, None, context)
+    with pytest.raises(InputError, match="index: expected exact or scann, received 'fast'"):
+        Recommender(trained.folder, "fast")
+    assert Recommender(str(trained.folder)).reads == recommender.reads

@@ -1,6 +1,5 @@
 """From a table to data that runs can read."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.table import Table
 
 from tfcorr.cli.app import Overrides, Pipeline, app, console
+from tfcorr.console import assigned, command
 from tfcorr.settings import InputError
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Describes a data set, or makes one up.")
@@ -41,8 +41,7 @@ def init(
     text = pipeline_text(table, guess(table, given))
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     console.print(text, soft_wrap=True)
-    argument = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
-    console.print(f"written to {path}; look it over, then type: tfcorr train {argument}", soft_wrap=True)
+    console.print(f"written to {path}; look it over, then type: {command('tfcorr', 'train', path)}", soft_wrap=True)
 
 
 @app.command()
@@ -66,9 +65,8 @@ def prepare(
     dataset = load(settings.data)
     write_prepared(dataset, output)
     console.print(account_table(dataset))
-    console.print(
-        f"prepared in {output}; train on it with: --set data='{{source: prepared, path: {output}}}'", soft_wrap=True
-    )
+    how = assigned("data", {"source": "prepared", "path": str(output)})
+    console.print(f"prepared in {output}; train on it with: {how}", soft_wrap=True)
 
 
 @data.command()
@@ -114,7 +112,5 @@ def synthesize(
         raise InputError(f"{output}: give the name of a .parquet file to write")
     frame = synthetic.synthesize(users, items, interactions, seed)
     write_whole(output, frame.write_parquet)
-    console.print(
-        f"{frame.height:,} interactions written to {output}; train on them with: --set data.path={output}",
-        soft_wrap=True,
-    )
+    how = assigned("data.path", str(output))
+    console.print(f"{frame.height:,} interactions written to {output}; train on them with: {how}", soft_wrap=True)

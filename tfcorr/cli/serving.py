@@ -1,6 +1,7 @@
 """From a run to a served list."""
 
 import csv
+import io
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import typer
 from rich.table import Table
 
 from tfcorr.cli.app import IndexOption, RunFolder, app, console
+from tfcorr.console import command, on_one_line
 from tfcorr.settings import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def label(
     wanted = dict(_move(each) for each in moves or [])
     found = versions.labels(folder)
     if not found:
-        raise InputError(f"{folder}: holds no exported version; make one with: tfcorr export {run}")
+        raise InputError(f"{folder}: holds no exported version; make one with: {command('tfcorr', 'export', run)}")
     if wanted:
         with versions.exclusive(folder):
             found = versions.move_labels(folder, wanted)
@@ -217,7 +219,7 @@ def recommend(
     for name in found.columns:
         table.add_column(heads.get(name, name), overflow="fold")
     for row in found.iter_rows():
-        table.add_row(*(f"{each:.3f}" if isinstance(each, float) else str(each) for each in row))
+        table.add_row(*(f"{each:.3f}" if isinstance(each, float) else on_one_line(str(each)) for each in row))
     console.print(table)
 
 
@@ -230,13 +232,15 @@ def _check_key() -> None:
 def _note(unknown: "dict[str, Unknown]") -> None:
     """Says what of a request has no effect, beside what is printed."""
     for name, each in unknown.items():
-        print(f"note: {name}: {each}", file=sys.stderr)
+        print(f"note: {name}: {on_one_line(str(each))}", file=sys.stderr)
 
 
 def _ids(text: str) -> list[str]:
     """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
     try:
-        return [item for row in csv.reader(text.splitlines(), skipinitialspace=True) for item in row if item]
+        return [
+            item for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) for item in row if item
+        ]
     except csv.Error as error:
         raise InputError(f"{text[:40]!r}: cannot be read as ids with commas between them: {error}") from None
 

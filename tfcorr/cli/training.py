@@ -8,6 +8,7 @@ import typer
 
 from tfcorr.cli.app import Overrides, Pipeline, Root, app, console
 from tfcorr.cli.tables import print_evaluation
+from tfcorr.console import command
 from tfcorr.search_space import Algorithm
 from tfcorr.settings import shown
 
@@ -42,7 +43,8 @@ def train(
     try:
         run = runs.train(settings, root, console, resume, overwrite)
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; go on with: tfcorr train {pipeline} --resume, and the same options as before")
+        again = command("tfcorr", "train", pipeline, "--resume")
+        console.print(f"\ninterrupted; go on with: {again}, and the same options as before", soft_wrap=True)
         raise typer.Exit(130) from None
     if not is_chief(settings.training.distribution):
         return
@@ -96,4 +98,4 @@ def tune(
     console.print(
         f"all trials: {found.folder / 'trials.csv'}, as a picture: {found.folder / 'search.png'}", soft_wrap=True
     )
-    console.print(f"the best settings: tfcorr train {found.folder / 'best.yaml'}", soft_wrap=True)
+    console.print(f"the best settings: {command('tfcorr', 'train', found.folder / 'best.yaml')}", soft_wrap=True)

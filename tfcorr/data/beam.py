@@ -27,7 +27,8 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from tfcorr.data.dataset import Account, check_trainable, dropped_and_left, without
+from tfcorr.console import assigned
+from tfcorr.data.dataset import Account, check_trainable, dropped_and_left, without_titles
 from tfcorr.data.interactions import (
     DataSettings,
     check_any_left,
@@ -123,9 +124,8 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
     folder = next(folders)
     if settings.titles is not None:
         with FileSystems.create(FileSystems.join(work, "titles.parquet")) as file:
-            pl.DataFrame(list(read_titles(settings.titles).items()), schema=TITLES.names, orient="row").write_parquet(
-                file
-            )
+            titles, _ = read_titles(settings.titles, settings.on_bad_rows)
+            pl.DataFrame(list(titles.items()), schema=TITLES.names, orient="row").write_parquet(file)
     with beam.Pipeline(options=options) as pipeline:
         _read(pipeline, settings, files, work, folder)
     first = facts = _facts(folder)
@@ -149,7 +149,7 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
     )
     check_trainable(last["trainable"][0], where)
     if last["titles"][0] and last["untitled"][0]:
-        rows.append(without("a title", "item", last["untitled"][0]))
+        rows.append(without_titles(last["untitled"][0]))
         if last["untitled"][0] == last["items"][0]:
             raise InputError(
                 f"{where}: no item has a title: write their ids as the interactions do, or leave titles out"
@@ -230,9 +230,9 @@ def _read_group(place: tuple[int, str, int, int], settings: DataSettings, form: 
     with _opened(path) as file:
         columns = sorted(set(mapped_columns(settings, file.schema_arrow.names, path).values()))
         frame = in_utc(pl.LazyFrame(file.read_row_group(group, columns=columns)))
-    sound, account = check_rows(Table(frame, first), settings, path, form)
-    checked = sound.collect()
-    for entry, (what, rows) in enumerate(account):
+    sound = check_rows(Table(frame, first), settings, path, form)
+    checked = sound.rows.collect()
+    for entry, (what, rows) in enumerate(sound.account):
         yield beam.pvalue.TaggedOutput("account", ((entry, what), rows))
     if "title" in checked.columns:
         titled = (
@@ -359,7 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for what, *numbers in account:
         counted = zip(numbers, ("interactions", "users", "items"), strict=True)
         print(f"{what}:", ", ".join(f"{number:,} {name}" for number, name in counted if number is not None))
-    print(f"prepared in {given.output}; train on it with: --set data='{{source: prepared, path: {given.output}}}'")
+    how = assigned("data", {"source": "prepared", "path": given.output})
+    print(f"prepared in {given.output}; train on it with: {how}")
 
 
 if __name__ == "__main__":

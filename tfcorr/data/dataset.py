@@ -5,12 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tfcorr.data.features import Feature, FeatureSource, encode, moments
+from tfcorr.data.features import Feature, FeatureSource, Side, Whose, encode, moments
 from tfcorr.data.histories import Catalogue, Histories, IntArray
 from tfcorr.data.interactions import FEATURE, Interactions
 from tfcorr.data.transitions import Transitions, count_transitions
@@ -76,40 +77,66 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     warm = len(ids)
     if source.cold and source.item is not None:
         ids += sorted(set(source.item.ids()) - set(ids))
-    titles = [interactions.titles.get(item, "") for item in ids]
-    account += _without("a title", interactions.where, "item", ids, interactions.titles)
-    for side, of, known in ((source.item, "item", ids), (source.user, "user", histories.users)):
+    titles = [(interactions.titles or {}).get(item, "") for item in ids]
+    if interactions.ragged_titles:
+        account.append(_about("skipped: a ragged row of the titles", "item", interactions.ragged_titles))
+    if interactions.titles is not None:
+        account += _without("a title", interactions.where, "item", ids, interactions.titles)
+    rowless = dict[Whose, int]()
+    sides: list[tuple[Side | None, Whose, list[str]]] = [
+        (source.item, "item", ids),
+        (source.user, "user", histories.users),
+    ]
+    for side, of, known in sides:
         if side is not None:
-            account += _without(f"a row in {Path(side.where).name}", side.where, of, known, side.ids())
+            account += _of_side(side, of, known)
+            rowless[of] = len(set(known) - set(side.ids()))
     features = source.encode_side("item", ids) + source.encode_side("user", histories.users)
     for name, each in source.settings.items():
         if each.of == "interaction":
             column = (
-                moments(each.kind, times)
+                moments(each.kind, times, interactions.unit)
                 if each.kind in ("hour", "weekday")
                 else interactions.collect(pl.col(FEATURE + name)).to_series()
             )
             features.append(encode(name, each, column[rows[order]], interactions.where, source.like.get(name)))
+    for feature in features:
+        lacking = feature.lacking - (feature.of != "interaction")  # row 0 is no one's
+        if lacking > rowless.get(feature.of, 0):
+            account.append(_about(f"of these without the feature {feature.name}", feature.of, lacking))
     return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
 
 
-def _without(what: str, where: str, of: str, ids: list[str], known: Collection[str]) -> Account:
+def _of_side(side: Side, of: Whose, known: list[str]) -> Account:
+    """What is to say of a table of items or users. Raises: InputError if it knows none of them."""
+    ids, name = side.ids(), Path(side.where).name
+    again = len(ids) - len(set(ids))
+    account = [_about(f"skipped: a ragged row of {name}", of, side.ragged)] if side.ragged else []
+    account += [_about(f"rows of {name} on one that has another, the last of which counts", of, again)] if again else []
+    return account + _without(f"a row in {name}", side.where, of, known, ids)
+
+
+def _without(what: str, where: str, of: Whose, ids: list[str], known: Collection[str]) -> Account:
     """How many of the ids a table beside the interactions does not know. Raises: InputError if it knows none."""
     lacking = len(set(ids) - set(known))
     if known and lacking == len(ids):
-        ours, theirs = (", ".join(map(repr, sorted(each)[:EXAMPLES])) for each in (ids, known))
+        ours, theirs = (", ".join(map(repr, sorted(set(each))[:EXAMPLES])) for each in (ids, known))
         raise InputError(
             f"{where}: no {of} has {what}: ids there are such as {theirs}, {of}s such as {ours}; write both alike, or "
             "leave the table out"
         )
-    if not known or not lacking:
-        return []
-    return [without(what, of, lacking)]
+    return [_about(f"of these without {what}", of, lacking)] if lacking else []
 
 
-def without(what: str, of: str, count: int) -> tuple[str, int | None, int | None, int | None]:
-    """A row of the account, on so many items or users that a table beside the interactions does not know."""
-    return f"of these without {what}", None, count if of == "user" else None, count if of == "item" else None
+def _about(what: str, of: Whose, count: int) -> tuple[str, int | None, int | None, int | None]:
+    """A row of the account, on so many interactions, users or items."""
+    counts = {each: count if of == each else None for each in get_args(Whose)}
+    return what, counts["interaction"], counts["user"], counts["item"]
+
+
+def without_titles(items: int) -> tuple[str, int | None, int | None, int | None]:
+    """A row of the account, on so many items."""
+    return _about("of these without a title", "item", items)
 
 
 def dropped_and_left(before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str) -> Account:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import yaml
 
 from tfcorr.data.histories import Histories
 from tfcorr.data.interactions import Columns, DataSettings
 from tfcorr.data.sources import load
 from tfcorr.data.tables import collect, read_table
+from tfcorr.data.times import EARLIEST, LATEST, is_time
+from tfcorr.data.values import is_plain
 from tfcorr.settings import InputError
 
 # What columns are called, without anything but letters, the likeliest first.
@@ -66,20 +69,17 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
     """
     frame = read_table(path, "skip").frame
     present = frame.collect_schema().names()
+    usable = _usable(frame, path)
     for role, name in given.items():
         if name not in present:
             raise InputError(f"{path}: no column {name!r} for the {role}; the file has: {', '.join(present)}")
     found = dict(given)
     for role, names in NAMES.items():
         if role not in found:
-            free = [name for name in present if name not in found.values()]
-            ranked = sorted(
-                (names.split().index(_plain(name)), name != _plain(name), name)
-                for name in free
-                if _plain(name) in names.split()
-            )
-            if ranked:
-                found[role] = ranked[0][-1]
+            free = [name for name in present if name not in found.values() and _plain(name) in names.split()]
+            fit = [name for name in free if name in usable[role]] or (free if role in NEEDED else [])
+            if fit:
+                found[role] = min(fit, key=lambda name: (names.split().index(_plain(name)), name != _plain(name), name))
     missing = [role for role in NEEDED if role not in found]
     if missing:
         flags = " ".join(f"--{role} COLUMN" for role in missing)
@@ -89,6 +89,16 @@ def guess_columns(path: Path, given: dict[str, str]) -> dict[str, str]:
             f"{flags}"
         )
     return found
+
+
+def _usable(frame: pl.LazyFrame, path: Path) -> dict[str, list[str]]:
+    """The columns that may have each role: of its types, and those that are not needed only with something in them."""
+    schema = frame.collect_schema()
+    counts = collect(frame.select(pl.all().count()), str(path)).row(0, named=True)
+    plain = [name for name, kind in schema.items() if is_plain(kind)]
+    timed = [name for name, kind in schema.items() if is_time(kind)]
+    filled = [name for name in plain if counts[name]]
+    return {role: timed if role == "time" else plain if role in NEEDED else filled for role in NAMES}
 
 
 def guess(path: Path, given: dict[str, str]) -> Guess:
@@ -104,7 +114,9 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
-        head = collect(read_table(path, "skip").frame.select(columns.values()).head(SAMPLE), str(path)).cast(pl.String)
+        head = collect(
+            _texts(read_table(path, "skip").frame.select(cs.by_name(*columns.values())).head(SAMPLE)), str(path)
+        )
         examples = {role: _examples(head[name]) for role, name in columns.items()}
         of_account = [(what.partition(": "), rows or 0) for what, rows, *_ in dataset.account]
         skipped = [(what, -rows) for (kind, _, what), rows in of_account if kind == "skipped"]
@@ -113,6 +125,14 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
         return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)
     load(DataSettings(path=path, columns=mapped))  # which says what is wrong with the first row that cannot be read
     raise problem or InputError(f"{path}: has nothing to train on")
+
+
+def _texts(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """All cells as texts; those of times too far away to be shown are left out."""
+    dated = [cs.by_name(name) for name, kind in frame.collect_schema().items() if kind.is_temporal()]
+    return frame.with_columns(pl.when(each.dt.year().is_between(EARLIEST, LATEST)).then(each) for each in dated).cast(
+        pl.String
+    )
 
 
 def _share_of_repeats(histories: Histories) -> float:

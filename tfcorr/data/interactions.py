@@ -3,18 +3,20 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
+import numpy as np
 import polars as pl
+import polars.selectors as cs
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.data.features import FeatureSettings
-from tfcorr.data.tables import Table, collect, read_table
+from tfcorr.data.tables import OnBadRows, Table, collect, read_table
 from tfcorr.data.times import Form, counts_of_forms, form_of, is_time, times_of
-from tfcorr.data.values import check_plain, numbers_of, texts, texts_of
+from tfcorr.data.values import NUMBER, check_plain, is_plain, numbers_of, texts, texts_of
 from tfcorr.settings import InputError, Settings
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
@@ -91,7 +93,7 @@ class DataSettings(Settings):
     data_dir: FilePath | None = Field(None, description="where TensorFlow Datasets keeps its files; for source: tfds")
     columns: Columns = Columns()
     filter: str | None = Field(None, description="such as 'rating >= 4' or 'event == click'")
-    on_bad_rows: Literal["fail", "skip"] = Field("fail", description="what to do about rows that cannot be read")
+    on_bad_rows: OnBadRows = Field("fail", description="what to do about rows that cannot be read")
     titles: TitleSettings | None = Field(
         None, description="a file of item titles, where columns.title does not name them"
     )
@@ -160,13 +162,16 @@ class Interactions:
 
     `frame` has the columns user (String), item (String) and time (Int64 or Float64), and FEATURE + name for each
     feature that is a column of its own. `account` tells what happened to the rows so far, as (what, interactions)
-    pairs; `where` names the source. `titles` maps item ids to titles, where it has them.
+    pairs; `where` names the source. `titles` maps item ids to titles, and is None where none are named; of their rows
+    `ragged_titles` were left out. `unit` is how many of the times make a second, where that is known.
     """
 
     frame: pl.LazyFrame
     account: list[tuple[str, int]]
     where: str
-    titles: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str] | None = None
+    ragged_titles: int = 0
+    unit: int | None = None
 
     def collect(self, *columns: pl.Expr) -> pl.DataFrame:
         """The columns of all rows, or everything. Raises: InputError if the file cannot be read after all."""
@@ -181,29 +186,39 @@ def read_interactions(settings: DataSettings) -> Interactions:
     interactions = select(table, settings, str(settings.path))
     if settings.titles is None:
         return interactions
-    return replace(interactions, titles=read_titles(settings.titles))
+    titles, ragged = read_titles(settings.titles, settings.on_bad_rows)
+    return replace(interactions, titles=titles, ragged_titles=ragged)
 
 
 def select(table: Table, settings: DataSettings, where: str) -> Interactions:
     """Takes the mapped columns of a table, checks every row, applies the filter. Raises: InputError."""
-    checked, account = check_rows(table, settings, where)
-    check_any_left(account, where)
-    titles = _titles(checked, "item", "title", where) if "title" in checked.collect_schema().names() else {}
-    more = [name for name in checked.collect_schema().names() if name.startswith(FEATURE)]
-    return Interactions(checked.select("user", "item", "time", *more), told(account), where, titles)
+    checked = check_rows(table, settings, where)
+    check_any_left(checked.account, where)
+    names = checked.rows.collect_schema().names()
+    titles = _titles(checked.rows, "item", "title", where) if "title" in names else None
+    rows = checked.rows.select("user", "item", "time", *(name for name in names if name.startswith(FEATURE)))
+    return Interactions(rows, told(checked.account), where, titles, unit=checked.unit)
 
 
-def check_rows(
-    table: Table, settings: DataSettings, where: str, form: Form | None = None
-) -> tuple[pl.LazyFrame, list[tuple[str, int]]]:
+class Checked(NamedTuple):
     """The sound and wanted rows of a table or of a part of one, and what became of all of them.
 
-    `form` is that of times that are texts, for a part; a whole table tells it. The columns are row (its number), user,
-    item (String), time and what else is mapped; the account has the same entries whatever the rows are. Raises:
-    InputError.
+    The columns are row (its number), user, item (String), time and what else is mapped; `unit` is how many of the times
+    make a second, where that is known; the account has the same entries whatever the rows are.
+    """
+
+    rows: pl.LazyFrame
+    account: list[tuple[str, int]]
+    unit: int | None
+
+
+def check_rows(table: Table, settings: DataSettings, where: str, form: Form | None = None) -> Checked:
+    """Finds the sound and wanted rows. `form` is that of times that are texts, for a part; a whole table tells it.
+
+    Raises: InputError.
     """
     roles = mapped_columns(settings, table.frame.collect_schema().names(), where)
-    frame = table.frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    frame = table.frame.select(cs.by_name(name).alias(role) for role, name in roles.items())
     if frame.collect_schema()["time"] in (pl.Categorical, pl.Enum):
         frame = frame.with_columns(pl.col("time").cast(pl.String))
     schema = frame.collect_schema()
@@ -219,8 +234,11 @@ def check_rows(
         **time.wrong,
     }
     for name, each in settings.features.items():
-        if FEATURE + name in schema and each.kind == "numeric":
-            problems[f"a {name} that is no finite number"] = numbers_of(FEATURE + name, schema[FEATURE + name]).wrong
+        kind = schema.get(FEATURE + name)
+        if kind is not None and each.kind == "numeric":
+            problems[f"a {name} that is no finite number"] = numbers_of(FEATURE + name, kind).wrong
+        elif kind is not None:
+            problems[f"a {name} that is neither text nor whole number"] = texts_of(pl.col(FEATURE + name), kind).wrong
     wanted = _filter(settings, schema, where)
     if wanted is not None:
         problems[f"a {wanted.role} that is no number"] = wanted.unreadable
@@ -249,7 +267,8 @@ def check_rows(
     if wanted is not None:
         account.append((f"filtered: not {settings.filter}", fact["kept"] - fact["sound"]))
     when = (time.whole if fact["whole"] else time.real).alias("time")
-    return frame.filter(kept).with_columns(when, **{role: each.value for role, each in ids.items()}), account
+    rows = frame.filter(kept).with_columns(when, **{role: each.value for role, each in ids.items()})
+    return Checked(rows, account, time.unit)
 
 
 def time_form(frame: pl.LazyFrame, where: str) -> Form | None:
@@ -299,23 +318,39 @@ class _Wanted:
     unreadable: pl.Expr
 
 
-def _event(text: str, kind: pl.DataType, rule: str, where: str) -> pl.Expr:
-    """What a filter names, of the type of the column of events. Raises: InputError if the column holds no such."""
+def _same(text: str, kind: pl.DataType, rule: str, where: str) -> pl.Expr:
+    """Whether the event of a row is the one that a filter names, by the type of its column, null where there is none.
+
+    A text is the same where it reads the same, and also where both are the same number, or the same of true and false.
+    Raises: InputError if the column holds no such.
+    """
+    event, truth = pl.col("event"), {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+    number = float(text) if NUMBER.fullmatch(text) else None
     if kind == pl.Boolean:
-        known = {"true": True, "1": True, "false": False, "0": False}
-        if text.lower() in known:
-            return pl.lit(known[text.lower()])
-        raise InputError(
-            f"{where}: the event column holds true and false; data.filter is {rule!r}, expected one of these"
-        )
-    if kind.is_numeric():
-        try:
-            return pl.lit(int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text))
-        except ValueError:
+        if truth is None:
             raise InputError(
-                f"{where}: the event column holds numbers; data.filter is {rule!r}, expected one"
-            ) from None
-    return pl.lit(text)
+                f"{where}: the event column holds true and false; data.filter is {rule!r}, expected one of these"
+            )
+        return event == truth
+    if kind.is_numeric():
+        if number is None:
+            raise InputError(f"{where}: the event column holds numbers; data.filter is {rule!r}, expected one")
+        return _compared("event", kind, eq, text)
+    meant = texts_of(event.cast(pl.String), pl.String()).value
+    same = meant == text
+    if number is not None:
+        same |= (meant.cast(pl.Float64, strict=False) == number).fill_null(value=False)
+    if truth is not None:
+        same |= meant.str.to_lowercase() == str(truth).lower()
+    return same
+
+
+def _compared(column: str, kind: pl.DataType, operator: Callable[[Any, Any], Any], text: str) -> pl.Expr:
+    """A column of numbers compared with one, exactly and in the column's precision; null where a cell has none."""
+    if kind.is_integer() and re.fullmatch(r"[+-]?\d{1,18}", text):
+        return operator(pl.col(column), int(text))
+    number = float(text)
+    return operator(numbers_of(column, kind).value, float(np.float32(number)) if kind == pl.Float32 else number)
 
 
 def _filter(settings: DataSettings, schema: pl.Schema, where: str) -> _Wanted | None:
@@ -327,38 +362,38 @@ def _filter(settings: DataSettings, schema: pl.Schema, where: str) -> _Wanted | 
     if role not in schema:
         raise InputError(f"{where}: data.filter {settings.filter!r} needs data.columns.{role}, which is not set")
     if event:
-        value = _event(text.strip("'\""), schema["event"], settings.filter or "", where)
-        column = pl.col("event")
-        if schema["event"] != pl.Boolean and not schema["event"].is_numeric():
-            column = column.cast(pl.String)
-        return _Wanted(role, OPERATORS[event_operator](column, value), pl.lit(value=False))
-    value = numbers_of("rating", schema["rating"]).value
-    return _Wanted(role, OPERATORS[rating_operator](value, float(number)), value.is_null())
+        same = _same(text.strip("'\""), schema["event"], settings.filter or "", where)
+        return _Wanted(role, same if event_operator == "==" else ~same, pl.lit(value=False))
+    keep = _compared("rating", schema["rating"], OPERATORS[rating_operator], number)
+    return _Wanted(role, keep, numbers_of("rating", schema["rating"]).value.is_null())
 
 
 def _check_types(schema: pl.Schema, where: str) -> None:
     """Refuses columns of Parquet's richer types, such as lists. Raises: InputError."""
     for role, kind in schema.items():
-        plain = kind.is_numeric() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
-        if not (is_time(kind) if role == "time" else plain):
+        if not (is_time(kind) if role == "time" else is_plain(kind)):
             raise InputError(
                 f"{where}: the {role} column holds {kind}; expected text or numbers" + ", or dates" * (role == "time")
             )
 
 
-def read_titles(settings: TitleSettings) -> dict[str, str]:
-    """Reads a file of titles, as item id to title. Raises: InputError."""
-    frame, where = read_table(settings.path).frame, str(settings.path)
-    present = frame.collect_schema().names()
+def read_titles(settings: TitleSettings, on_bad_rows: OnBadRows) -> tuple[dict[str, str], int]:
+    """Reads a file of titles, as item id to title, and how many rows were left out. Raises: InputError."""
+    table, where = read_table(settings.path, on_bad_rows), str(settings.path)
+    present = table.frame.collect_schema().names()
     for role, name in {"item": settings.item, "title": settings.title}.items():
         if name not in present:
             raise InputError(f"{where}: no column {name!r}; the file has: {', '.join(present)}; set data.titles.{role}")
-    return _titles(frame, settings.item, settings.title, where)
+    found = _titles(table.frame, settings.item, settings.title, where)
+    if not found:
+        raise InputError(f"{where}: no row has both {settings.item} and {settings.title}; mend it, or leave titles out")
+    return found, table.ragged
 
 
 def _titles(frame: pl.LazyFrame, item: str, title: str, where: str) -> dict[str, str]:
     """Each item's last title."""
-    table = collect(frame.select(pl.col(item).alias("item"), pl.col(title).alias("title")), where)
+    table = collect(frame.select(cs.by_name(item).alias("item"), cs.by_name(title).alias("title")), where)
     check_plain(title, table.schema["title"], where)
-    pairs = pl.DataFrame({"item": texts(table["item"], where), "title": table["title"].cast(pl.String)}).drop_nulls()
+    told = table["title"].cast(pl.String).replace(["", r"\N"], None)
+    pairs = pl.DataFrame({"item": texts(table["item"], where), "title": told}).drop_nulls()
     return dict(pairs.unique(subset="item", keep="last", maintain_order=True).iter_rows())

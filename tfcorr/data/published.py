@@ -39,7 +39,7 @@ def read_published(settings: DataSettings) -> Interactions:
         user="user", item="item", time="time", **{role: role for role in ("rating", "event") if role in names}
     )
     interactions = select(Table(frame, first_row), settings.model_copy(update={"columns": columns}), where)
-    return replace(interactions, titles=titles)
+    return replace(interactions, titles=titles or None)
 
 
 def _headless(source: Path | io.BytesIO, separator: str, names: list[str]) -> pl.LazyFrame:

@@ -27,7 +27,7 @@ from tfcorr.data.interactions import (
 )
 from tfcorr.data.prepared import read_prepared
 from tfcorr.data.published import read_published
-from tfcorr.data.tables import Table, collect, read_table
+from tfcorr.data.tables import OnBadRows, Table, collect, read_table
 from tfcorr.settings import InputError
 
 # RecBole's wheel on PyPI ships MovieLens-100K (GroupLens, research use) with its real timestamps.
@@ -43,7 +43,7 @@ def load(settings: DataSettings, like: Sequence[Feature] = ()) -> Dataset:
         if settings.path is None:
             raise InputError("data.path is required with source: prepared; give the folder that `tfcorr prepare` wrote")
         return read_prepared(settings.path)
-    item, user = _side(settings.items, "items"), _side(settings.users, "users")
+    item, user = (_side(getattr(settings, name), name, settings.on_bad_rows) for name in ("items", "users"))
     if settings.source == "movielens-100k":
         interactions, item, user = _movielens(settings)
     else:
@@ -53,15 +53,16 @@ def load(settings: DataSettings, like: Sequence[Feature] = ()) -> Dataset:
     return prepare(interactions, settings.min_interactions, source)
 
 
-def _side(settings: SideSettings | None, name: str) -> Side | None:
+def _side(settings: SideSettings | None, name: str, on_bad_rows: OnBadRows) -> Side | None:
     if settings is None:
         return None
-    table = collect(read_table(settings.path).frame, str(settings.path))
+    read = read_table(settings.path, on_bad_rows)
+    table = collect(read.frame, str(settings.path))
     if settings.key not in table.columns:
         raise InputError(
             f"{settings.path}: no column {settings.key!r}; it has: {', '.join(table.columns)}; set data.{name}.key"
         )
-    return Side(table, settings.key, str(settings.path))
+    return Side(table, settings.key, str(settings.path), read.ragged)
 
 
 def cache_folder() -> Path:

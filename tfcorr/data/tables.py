@@ -18,7 +18,10 @@ import polars as pl
 from tfcorr.data.times import in_utc
 from tfcorr.settings import InputError
 
+OnBadRows = Literal["fail", "skip"]
 SEPARATORS = ",;\t|"  # that a header may have been written with
+GZIP = b"\x1f\x8b"  # what such a file begins with
+LOGGED = ("_delta_log", ".hoodie")  # tells which files of a table count
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
         raise InputError(f"{where}: cannot be read: {str(error).strip().splitlines()[0]}") from None
 
 
-def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Table:
+def read_table(path: Path, on_bad_rows: OnBadRows = "fail") -> Table:
     """Reads a text file, its columns as strings, or opens a Parquet file or a folder of such, which count as one in
     the order of their paths.
 
@@ -63,7 +66,7 @@ def read_table(path: Path, on_bad_rows: Literal["fail", "skip"] = "fail") -> Tab
         *(OSError, EOFError, zlib.error, csv.Error),
     ) as error:
         reason = str(error).strip().splitlines()[0]
-        advice = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        advice = "; write it as UTF-8" if "utf-8" in reason else ""
         raise InputError(f"{path}: cannot be read as {kind[1:].upper()}: {reason}{advice}") from None
     if table.ragged and not collect(table.frame.select(pl.len()), str(path)).item():
         return read_table(path)  # which says what is wrong with the first
@@ -79,6 +82,12 @@ def _scan_folder(folder: Path) -> pl.LazyFrame:
     """
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     parts = [part for part in files if not any(name.startswith((".", "_")) for name in part.parts)]
+    logged = next((each for each in LOGGED if (folder / each).exists()), None)
+    if logged:
+        raise InputError(
+            f"{folder}: holds {logged}, by which some of its files no longer count; write what does as Parquet, "
+            "elsewhere"
+        )
     if not parts:
         raise InputError(f"{folder}: is a folder without .parquet files; give the path of a file, or of such a folder")
     first = None
@@ -91,13 +100,16 @@ def _scan_folder(folder: Path) -> pl.LazyFrame:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{folder / part}: cannot be read as PARQUET: {reason}") from None
         first = first or schema
+        differing = sorted({str(name) for name, _ in dict(schema).items() ^ dict(first).items()})
         if schema != first:
-            differing = sorted(str(name) for name, _ in dict(schema).items() ^ dict(first).items())
+            how = f"has other columns, or of other types, than {parts[0]}: {', '.join(differing)}"
+            how = how if differing else f"has its columns in another order than {parts[0]}"
+            raise InputError(f"{folder / part}: {how}; write all parts alike")
+        if _keys(part) != _keys(parts[0]):
             raise InputError(
-                f"{folder / part}: has other columns, or of other types, than {parts[0]}: "
-                f"{', '.join(dict.fromkeys(differing))}; write all parts alike"
+                f"{folder}: {part} does not lie in folders of the same names KEY=VALUE as {parts[0]}; move one"
             )
-    keys = {name.partition("=")[0]: pl.String() for part in parts for name in part.parts[:-1] if "=" in name}
+    keys = dict.fromkeys(_keys(parts[0]), pl.String())
     both = sorted(keys.keys() & dict(first or {}).keys())
     if both:
         raise InputError(
@@ -107,8 +119,14 @@ def _scan_folder(folder: Path) -> pl.LazyFrame:
     return pl.scan_parquet(every, glob=False, hive_partitioning=bool(keys), hive_schema=keys or None)
 
 
-def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
-    content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+def _keys(part: Path) -> list[str]:
+    return [name.partition("=")[0] for name in part.parts[:-1] if "=" in name]
+
+
+def _read_text(path: Path, separator: str, on_bad_rows: OnBadRows) -> Table:
+    content = path.read_bytes()
+    if content.startswith(GZIP):  # whatever it is called
+        content = gzip.decompress(content)
     while content.startswith(codecs.BOM_UTF8):
         content = content.removeprefix(codecs.BOM_UTF8)
     content = content.strip(b"\r\n")
@@ -116,7 +134,12 @@ def _read_text(path: Path, separator: str, on_bad_rows: str) -> Table:
         raise InputError(f"{path}: the file is empty; expected a header and one row an interaction")
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # which ended lines on old Macs
-    header = _header(path, re.split(rb"[\r\n]", content, maxsplit=1)[0].decode(), separator)
+    first = re.split(rb"[\r\n]", content, maxsplit=1)[0]
+    if b"\0" in first:
+        raise InputError(f"{path}: the header holds zero bytes, as in UTF-16; write the file as UTF-8")
+    if re.fullmatch(rb"sep=.", first, re.DOTALL):
+        raise InputError(f"{path}: the first line is {first.decode()!r}, a spreadsheet's; take it out")
+    header = _header(path, first.decode(), separator)
     if _is_regular(content, separator, len(header)):
         frame = pl.read_csv(content, separator=separator, infer_schema=False, new_columns=header)
         return Table(frame.lazy(), 2)
@@ -151,7 +174,7 @@ def _is_regular(content: bytes, separator: str, fields: int) -> bool:
     return bool((separators == fields - 1).all())
 
 
-def _read_irregular(path: Path, text: str, separator: str, header: list[str], on_bad_rows: str) -> Table:
+def _read_irregular(path: Path, text: str, separator: str, header: list[str], on_bad_rows: OnBadRows) -> Table:
     """Reads row by row, as Polars fills short rows and does not say where a long one stands.
 
     A row that cannot be read is refused or, with `skip`, left out, and reading goes on at the next line: a stray quote
@@ -164,7 +187,7 @@ def _read_irregular(path: Path, text: str, separator: str, header: list[str], on
         if problem and on_bad_rows == "fail":
             raise InputError(f"{path}, row {number}: {problem}; mend the row, or set data.on_bad_rows: skip")
         if problem:
-            ragged, end = ragged + 1, end if row else start + 1
+            ragged, end = ragged + 1, start + 1
         elif row:
             rows.append([value or None for value in row])
         number += bool(row or problem)
@@ -175,15 +198,14 @@ def _read_irregular(path: Path, text: str, separator: str, header: list[str], on
 def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[list[str], int, str]:
     """The row that begins at a line, the line after it, and what is wrong with it.
 
-    Where a quote seems to be a stray one the row is empty. A quoted field may hold line breaks; but where each of its
-    lines has as many separators as a row has, they are rows.
+    A quoted field may hold line breaks; but where most of its lines have as many separators as a row has, they are
+    rows, and the quote is a stray one.
     """
     if '"' not in lines[start]:
         text = lines[start].rstrip("\r\n")
         row = text.split(separator) if text else []
         return row, start + 1, _ragged(row, fields, separator)
     taken: list[str] = []
-    row = []
 
     def take() -> Iterator[str]:
         for line in itertools.islice(lines, start, None):
@@ -191,28 +213,27 @@ def _row(lines: list[str], start: int, separator: str, fields: int) -> tuple[lis
             yield line
 
     try:
-        row = next(csv.reader(take(), delimiter=separator))
-        if start + len(taken) == len(lines):  # which a quote that is never closed leads to
-            list(csv.reader(taken, delimiter=separator, strict=True))
+        row = next(csv.reader(take(), delimiter=separator, strict=True))
     except csv.Error as error:
+        received = f": {taken[0].strip()[:80]!r}"
         if "unexpected end of data" in str(error):
-            return [], start + 1, f"a quote opens that is never closed: {taken[0].strip()[:80]!r}"
+            return [], start + 1, f"a quote opens that is never closed{received}"
         if "field larger" in str(error):
-            return (
-                [],
-                start + 1,
-                f"a field is longer than {csv.field_size_limit():,} characters, as after a stray quote",
-            )
-        if not row:
-            return [], start + 1, str(error)
-    end = start + len(taken)
-    if len(taken) > 1 and all(line.count(separator) == fields - 1 for line in taken):
+            most = csv.field_size_limit()
+            return [], start + 1, f"a field is longer than {most:,} characters, as after a stray quote{received}"
+        return [], start + 1, f"a quote opens that is not closed by the rules ({error}){received}"
+    filled = [line for line in taken if line.strip()]
+    if len(taken) > 1 and 2 * sum(line.count(separator) == fields - 1 for line in filled) > len(filled):
         received = "".join(taken)[:80]
-        return [], end, f"a quoted field holds {len(taken) - 1} line breaks between what look like rows: {received!r}"
-    return row, end, _ragged(row, fields, separator)
+        return (
+            [],
+            start + 1,
+            f"a quoted field holds {len(taken) - 1} line breaks between what look like rows: {received!r}",
+        )
+    return row, start + len(taken), _ragged(row, fields, separator)
 
 
 def _ragged(row: list[str], fields: int, separator: str) -> str:
     if not row or len(row) == fields:
         return ""
-    return f"{len(row)} fields, but the header has {fields}: {separator.join(row)!r}"
+    return f"{len(row)} fields, but the header has {fields}: {separator.join(row)[:80]!r}"

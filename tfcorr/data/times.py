@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import polars as pl
+import polars.selectors as cs
 
 from tfcorr.data.values import BLANKS
 
@@ -17,11 +18,13 @@ EARLIEST, LATEST = 1678, 2261  # years; dates beyond them are placeholders such 
 
 class Times(NamedTuple):
     """`real` (Int64 or Float64) is null where a cell is not a time. `whole` is also null where the time is not a whole
-    number; it is exact beyond 2^53. `wrong` maps each kind of problem to whether a cell has it."""
+    number; it is exact beyond 2^53. `wrong` maps each kind of problem to whether a cell has it. `unit` is how many make
+    a second, and None of numbers, which do not say it."""
 
     real: pl.Expr
     whole: pl.Expr
     wrong: dict[str, pl.Expr]
+    unit: int | None
 
 
 def is_time(kind: pl.DataType) -> bool:
@@ -32,7 +35,7 @@ def is_time(kind: pl.DataType) -> bool:
 def in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Converts columns with a time zone to UTC, because Python may not know the zone's name."""
     zoned = [name for name, kind in frame.collect_schema().items() if isinstance(kind, pl.Datetime) and kind.time_zone]
-    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame
+    return frame.with_columns(cs.by_name(zoned).dt.convert_time_zone("UTC")) if zoned else frame
 
 
 def counts_of_forms(time: pl.Expr) -> dict[Form, pl.Expr]:
@@ -54,23 +57,27 @@ def times_of(time: pl.Expr, kind: pl.DataType, form: Form | None) -> Times:
     the column's type has them.
     """
     if kind == pl.String and form == "date":
-        return _dates(_moment(time), "a time that is no date like 2024-05-31 12:30, as most are")
+        moment = _moment(time)
+        problem = "a time that is no date like 2024-05-31 12:30, as most are"
+        return _dates(moment, 1_000_000, moment.is_null(), problem)
     if kind in (pl.Date, pl.Datetime):
         precise = isinstance(kind, pl.Datetime) and kind.time_unit == "ns"
-        return _dates(time if precise else time.cast(pl.Datetime("us")), "an empty time")
+        moment = time if precise else time.cast(pl.Datetime("us"), strict=False)
+        return _dates(moment, 1_000_000_000 if precise else 1_000_000, time.is_null(), "an empty time")
     problem = "a time that is no number" + (", as most are" if form else " or date like 2024-05-31 12:30")
     if kind == pl.String:
         time = time.str.strip_chars(BLANKS)
     real = _number(time)
     whole = real if kind.is_float() or kind.is_decimal() else time.cast(pl.Int64, strict=False)
-    return Times(real, whole, {problem: real.is_null()})
+    return Times(real, whole, {problem: real.is_null()}, None)
 
 
-def _dates(moment: pl.Expr, problem: str) -> Times:
-    lies_beyond = ~moment.dt.year().is_between(EARLIEST, LATEST)
+def _dates(moment: pl.Expr, unit: int, is_none: pl.Expr, problem: str) -> Times:
+    """`moment` is null where there is none, or where it is too far away to be one, as a database's infinity is."""
+    is_near = moment.dt.year().is_between(EARLIEST, LATEST).fill_null(value=False)
     whole = moment.to_physical()
     beyond = f"a time before {EARLIEST} or after {LATEST}"
-    return Times(whole, whole, {problem: whole.is_null(), beyond: lies_beyond.fill_null(value=False)})
+    return Times(whole, whole, {problem: is_none, beyond: ~is_none & ~is_near}, unit)
 
 
 def _number(time: pl.Expr) -> pl.Expr:

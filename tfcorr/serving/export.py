@@ -14,7 +14,7 @@ import polars as pl
 import tensorflow as tf
 
 from tfcorr.data.batches import Context
-from tfcorr.data.features import Feature
+from tfcorr.data.features import OUTLIER, Feature
 from tfcorr.data.histories import Catalogue
 from tfcorr.evaluation.cascade import Cascade, is_among
 from tfcorr.files import write_whole
@@ -40,7 +40,10 @@ class Vocabulary(tf.Module):
         super().__init__()
         of_features = {feature.name: STRINGS if feature.is_categorical else NUMBER for feature in features}
         self.specs: Specs = {"history": STRINGS} | ({"user": STRING} if users else {}) | of_features
-        self.codes = {feature.name: FeatureCode(feature) for feature in features}
+        self.codes = {
+            feature.name: CategoryCode(feature) if feature.is_categorical else NumberCode(feature)
+            for feature in features
+        }
         self.numbers, self.user_numbers = _numbers_of(catalogue.ids), _numbers_of(users) if users else None
         self.ids = tf.Variable(tf.constant(["", *catalogue.ids]), trainable=False)
         self.history_length = history_length
@@ -50,32 +53,61 @@ class Vocabulary(tf.Module):
         context."""
         items = tf.ragged.boolean_mask(known, known > 0)[:, -self.history_length :]
         unknown = tf.zeros(tf.shape(known)[:1], tf.int32)
-        numbers = unknown if self.user_numbers is None else self.user_numbers.lookup(request["user"])
+        numbers = unknown if self.user_numbers is None else looked_up(self.user_numbers, request["user"])
         features = {name: code(request[name]) for name, code in self.codes.items()}
         return {"history": items.to_tensor(shape=[None, self.history_length]), "user": numbers, **features}
 
 
-class FeatureCode(tf.Module):
-    """From a request's values of a feature to those that towers see."""
+class NumberCode(tf.Module):
+    """From a request's numbers to those that towers see, as `standardised` makes them in training."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__()
-        self.numbers = None if feature.vocabulary is None else _numbers_of(feature.vocabulary)
         self.mean, self.scale = feature.mean, feature.scale
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Categories [B, any], "" as padding, -> [B, any] int32; numbers [B], of which one that is none is not known,
-        -> [B]."""
-        if self.numbers is not None:
-            return self.numbers.lookup(values)
-        scaled = (values - self.mean) / self.scale
-        return tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+        """Numbers [B], of which one that is none is not known, -> [B]."""
+        deviations = tf.clip_by_value((values - self.mean) / self.scale, -OUTLIER, OUTLIER)
+        return tf.where(tf.math.is_finite(values), deviations, 0.0)
+
+
+class CategoryCode(tf.Module):
+    """From a request's categories to their numbers; several may stand in a text, where they did in training."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__()
+        self.numbers, self.separator = _numbers_of(feature.vocabulary or []), feature.separator
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Texts [B, any], "" as padding, -> [B, any] int32, 0 for one that training did not have."""
+        parts = self._parts(values).merge_dims(1, 2).to_tensor("") if self.separator else values
+        return looked_up(self.numbers, parts)
+
+    def known(self, values: tf.Tensor) -> tf.Tensor:
+        """Of each text [B, any] whether training had it, or had all of those in it, bool [B, any]."""
+        if not self.separator:
+            return looked_up(self.numbers, values) > 0
+        parts = self._parts(values)
+        had = (looked_up(self.numbers, parts.flat_values) > 0) | (parts.flat_values == "")
+        return tf.reshape(tf.reduce_all(parts.with_flat_values(had), axis=2).flat_values, tf.shape(values))
+
+    def _parts(self, values: tf.Tensor) -> tf.RaggedTensor:
+        """Texts [B, W] -> [B, W, any], without blanks around them."""
+        flat = tf.strings.split(tf.reshape(values, [-1]), self.separator)
+        flat = flat.with_flat_values(tf.strings.strip(flat.flat_values))
+        shape = tf.shape(values, tf.int64)
+        return tf.RaggedTensor.from_uniform_row_length(flat, shape[1], shape[0])
 
 
 def _numbers_of(ids: list[str]) -> tf.lookup.StaticHashTable:
     """A table from ids to their numbers, from 1; 0 for any other id."""
     numbers = tf.range(1, len(ids) + 1)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(ids, tf.string), numbers), 0)
+
+
+def looked_up(table: tf.lookup.StaticHashTable, texts: tf.Tensor) -> tf.Tensor:
+    """Texts to their numbers by a table; blanks around a text do not matter, as they did not in training."""
+    return table.lookup(tf.strings.strip(texts))
 
 
 class Endpoint(tf.Module):
@@ -109,13 +141,13 @@ class RetrieverEndpoint(Endpoint):
 
     def serve(self, history: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """Unknown ids and "" are skipped."""
-        context = self.vocabulary.context(self.vocabulary.numbers.lookup(history), request)
+        context = self.vocabulary.context(looked_up(self.vocabulary.numbers, history), request)
         return {"vector": tf.cast(self.encode_context(context), tf.float32)}
 
     @tf.function(input_signature=[STRING], autograph=False)
     def items(self, item: tf.Tensor) -> dict[str, tf.Tensor]:
         """The vectors whose inner product with a context's is the retriever's score; zeros for an unknown id."""
-        numbers = self.vocabulary.numbers.lookup(item)
+        numbers = looked_up(self.vocabulary.numbers, item)
         vectors = tf.cast(self.item_vectors(numbers), tf.float32)
         return {"vector": tf.where(numbers[:, None] > 0, vectors, 0.0)}
 
@@ -129,8 +161,8 @@ class RankerEndpoint(Endpoint):
 
     def serve(self, history: tf.Tensor, candidates: tf.Tensor, **request: tf.Tensor) -> dict[str, tf.Tensor]:
         """An unknown candidate scores float32's minimum."""
-        numbers = self.vocabulary.numbers.lookup(candidates)
-        scores = self.score(self.vocabulary.context(self.vocabulary.numbers.lookup(history), request), numbers)
+        numbers = looked_up(self.vocabulary.numbers, candidates)
+        scores = self.score(self.vocabulary.context(looked_up(self.vocabulary.numbers, history), request), numbers)
         return {"ranker_score": tf.where(numbers > 0, scores, LOWEST)}
 
 
@@ -162,9 +194,9 @@ class CascadeEndpoint(Endpoint):
         the retriever knows neither history nor user, as far as it reads these, the most popular items are answered;
         all scores are then the logarithm of the item's share of the training interactions.
         """
-        known = self.vocabulary.numbers.lookup(history)
+        known = looked_up(self.vocabulary.numbers, history)
         context = self.vocabulary.context(known, request)
-        excluded = self.vocabulary.numbers.lookup(exclude)
+        excluded = looked_up(self.vocabulary.numbers, exclude)
         if self.exclude_seen:
             excluded = tf.concat([excluded, known], axis=1)
         ranked = self.cascade(context, excluded)["cascade"]
@@ -194,9 +226,13 @@ class CascadeEndpoint(Endpoint):
 
     def known(self, **texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Whether each is an item, a user or a category that training had: Booleans of the texts' shapes."""
-        tables = {name: code.numbers for name, code in self.vocabulary.codes.items()}
-        tables |= {"user": self.vocabulary.user_numbers}
-        return {name: (tables.get(name) or self.vocabulary.numbers).lookup(each) > 0 for name, each in texts.items()}
+        codes, ids = self.vocabulary.codes, {"user": self.vocabulary.user_numbers}
+        return {
+            name: codes[name].known(each)
+            if name in codes
+            else looked_up(ids.get(name) or self.vocabulary.numbers, each) > 0
+            for name, each in texts.items()
+        }
 
     def _most_popular(self, excluded: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The most popular items that are not excluded, [B, width], and the logarithms of their shares."""

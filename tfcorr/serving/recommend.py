@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import tensorflow as tf
 
-from tfcorr.data.values import text_of, texts_of
+from tfcorr.console import command
+from tfcorr.data.values import brief, number_of, text_of, texts_of
 from tfcorr.evaluation.index import IndexKind
 from tfcorr.files import read_intact, write_whole
 from tfcorr.serving.saved_model import CATALOGUE
@@ -28,6 +29,7 @@ ANSWER = {
     "retriever_score": pl.Float32,
 }
 SHOWN = 5  # texts in a note
+SEVERAL = (list, tuple, np.ndarray, pl.Series)  # what may hold several ids or categories
 OUTDATED = "the cascade was exported by an earlier tfcorr; make a new version with: tfcorr export RUN"
 MODEL: dict[IndexKind, str] = {"exact": "cascade", "scann": "cascade_scann"}
 
@@ -110,26 +112,28 @@ class AnyRecommender(ABC):
         context: Mapping[str, Sequence[Any]] | None,
     ) -> Iterator[tuple[int, dict[str, tf.Tensor]]]:
         """Requests of some histories each, and the place of the first of them. Raises: InputError."""
-        if not hasattr(histories, "__len__") or isinstance(histories, str | Mapping):
-            raise InputError(f"histories: expected a list of lists of item ids, received {histories!r}")
+        histories = _rows("histories", histories, "a list of lists of item ids")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < 2**31:
-            raise InputError(f"k: expected a whole number from 0, received {k!r}")
-        exclude, context = [[]] * len(histories) if exclude is None else exclude, context or {}
-        strange = sorted(set(context) - self.reads)
+            raise InputError(f"k: expected a whole number from 0, received {brief(k)}")
+        if not isinstance(context if context is not None else {}, Mapping):
+            raise InputError(f"context: expected lists by name, received {brief(context)}")
+        given = dict(context or {})
+        strange = sorted(str(name) for name in given.keys() - self.reads)
         if strange:
             reads = ", ".join(sorted(self.reads)) or "nothing but a history"
             raise InputError(f"context: no tower reads {', '.join(map(repr, strange))}; they read: {reads}")
-        for name, values in {"exclude": exclude, **context}.items():
-            if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != len(histories):
-                expected = f"expected one for each of the {len(histories)} histories"
-                raise InputError(f"{name}: {expected}, received {_shown(values)}")
+        expected = f"one for each of the {len(histories)} histories"
+        for name, values in {"exclude": [[]] * len(histories) if exclude is None else exclude, **given}.items():
+            given[name] = _rows(name, values, expected)
+            if len(given[name]) != len(histories):
+                raise InputError(f"{name}: expected {expected}, received {len(given[name])}")
         for first in range(0, len(histories), self.rows):
             part = slice(first, first + self.rows)
             history = _padded(_ids("histories", histories[part]))
-            request = {"history": history, "exclude": _padded(_ids("exclude", exclude[part]))}
+            request = {"history": history, "exclude": _padded(_ids("exclude", given["exclude"][part]))}
             rows = len(history)
             for name in sorted(self.reads):
-                values = context[name][part] if name in context else [None] * rows
+                values = given[name][part] if name in given else [None] * rows
                 request[name] = _column(name, self.specs[name], values)
             yield first, request | {"k": tf.fill([rows], tf.constant(k, tf.int32))}
 
@@ -146,15 +150,21 @@ class AnyRecommender(ABC):
         columns = {name: flat[name].reshape(-1) for name in ANSWER}
         columns["item"] = np.array([item.decode() for item in columns["item"]], object)
         if not np.isfinite(columns["score"]).all():
-            raise InputError("the cascade answers with scores that are no numbers; train it anew")
+            raise InputError(
+                "the cascade answers with scores that are no numbers: its weights, or the features of an item, are too "
+                "large; mend the features and reindex, or train it anew"
+            )
         return pl.DataFrame(columns, schema=ANSWER).filter(pl.col("item") != "")
 
 
 class Recommender(AnyRecommender):
     """The version of a run's exported cascade that is served, in this process."""
 
-    def __init__(self, run: Path, index: IndexKind = "exact") -> None:
+    def __init__(self, run: Path | str, index: IndexKind = "exact") -> None:
         """Raises: InputError if nothing was exported."""
+        run = Path(run)
+        if index not in MODEL:
+            raise InputError(f"index: expected {' or '.join(MODEL)}, received {brief(index)}")
         model = served_model(run, MODEL[index])
         if index == "scann":
             importlib.import_module("scann")  # registers the operations that this SavedModel holds
@@ -163,7 +173,7 @@ class Recommender(AnyRecommender):
         except (OSError, ValueError, tf.errors.OpError) as error:
             first = str(error).splitlines()[0]
             raise InputError(
-                f"{model}: cannot be loaded: {first}; make a new version with: tfcorr export {run}"
+                f"{model}: cannot be loaded: {first}; make a new version with: {command('tfcorr', 'export', run)}"
             ) from None
         self.specs = self._model.signatures["serving_default"].structured_input_signature[1]
 
@@ -178,7 +188,9 @@ def served_model(run: Path, name: str) -> Path:
     """The SavedModel of a run that answers a request which names no version. Raises: InputError if there is none."""
     version = newest_served(run / "serving")
     if not version:
-        raise InputError(f"{run / 'serving'}: holds no exported version; make one with: tfcorr export {run}")
+        raise InputError(
+            f"{run / 'serving'}: holds no exported version; make one with: {command('tfcorr', 'export', run)}"
+        )
     return run / "serving" / name / str(version)
 
 
@@ -187,7 +199,7 @@ def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: i
     first) and, if wished, `exclude` (a list of item ids) and features by their names; writes user, rank, item,
     score, ranker_score and retriever_score to `output`.
 
-    Returns: the number of recommendations, and what of the file is not known. Raises: InputError.
+    Returns: the number of recommendations, and what of the file is not known, its columns too. Raises: InputError.
     """
     users = read_users(source)
     if output.is_dir():
@@ -202,7 +214,9 @@ def recommend_file(recommender: AnyRecommender, source: Path, output: Path, k: i
         "user", "rank", "item", "score", "ranker_score", "retriever_score"
     )
     write_whole(output, found.write_parquet)
-    return found.height, recommender.unknown(histories, exclude, context)
+    unknown = recommender.unknown(histories, exclude, context)
+    unread = [name for name in users.columns if name not in {"user", "history", "exclude", *context}]
+    return found.height, unknown | ({"columns": Unknown(unread, users.width)} if unread else {})
 
 
 def titles(run: Path) -> dict[str, str]:
@@ -239,18 +253,20 @@ def read_users(source: Path) -> pl.DataFrame:
     return table
 
 
-def _shown(value: Any) -> str:
-    return f"{len(value)}" if hasattr(value, "__len__") and not isinstance(value, str) else repr(value)[:80]
+def _rows(name: str, values: Any, expected: str) -> Sequence[Any]:
+    """A list of rows. Raises: InputError if it is none, such as a table, a set, or a text."""
+    if not isinstance(values, SEVERAL) or (isinstance(values, np.ndarray) and not values.ndim):
+        raise InputError(f"{name}: expected {expected}, received {brief(values)}")
+    return values if isinstance(values, list | tuple) else list(values)
 
 
 def _ids(name: str, rows: Sequence[Any]) -> list[list[str]]:
     """Lists of ids as texts, those that are empty left out. Raises: InputError if there are none in a row."""
     found = []
     for row in rows:
-        if isinstance(row, str | bytes) or not hasattr(row, "__iter__"):
-            raise InputError(f"{name}: expected a list of ids for each history, received {row!r}")
+        ids = _rows(name, row, "a list of ids for each history")
         try:
-            found.append([text for text in map(text_of, row) if text is not None])
+            found.append([text for text in map(text_of, ids) if text is not None])
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     return found
@@ -265,18 +281,15 @@ def _column(name: str, spec: tf.TensorSpec, values: Sequence[Any]) -> tf.Tensor:
     """Values for each row, None where one is not known, as the tensor of a request. Raises: InputError if one is no
     number."""
     if spec.dtype != tf.string:
-        return tf.constant([math.nan if value is None else _number(name, value) for value in values], tf.float32)
-    texts = _ids(name, [value if isinstance(value, list | tuple | np.ndarray) else [value] for value in values])
-    return (
-        _padded(texts) if spec.shape.rank == 2 else tf.constant([each[0] if each else "" for each in texts], tf.string)
-    )
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.inf
-    if abs(number) > np.finfo(np.float32).max:  # NaN is a number that is not known
-        raise InputError(f"{name}: expected a finite number, received {value!r}")
-    return number
+        try:
+            numbers = [number_of(value) for value in values]
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        return tf.constant([math.nan if number is None else number for number in numbers], tf.float32)
+    texts = _ids(name, [value if isinstance(value, SEVERAL) else [value] for value in values])
+    if spec.shape.rank == 2:
+        return _padded(texts)
+    many = next((each for each in texts if len(each) > 1), None)
+    if many:
+        raise InputError(f"{name}: expected one for each history, received {brief(many)}")
+    return tf.constant([each[0] if each else "" for each in texts], tf.string)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfcorr.serving.server import batcher as batcher_module
 from tfcorr.serving.server.batcher import Batcher, Job, in_one, narrowed, together
 
 
@@ -52,6 +53,31 @@ def test_what_comes_while_others_are_answered_is_answered_together():
     assert [each.result(5)["y"].tolist() for each in others] == [[4], [6, 8], [18], [10, 12], [14]]
     assert gate.asked == [("s", [1]), ("s", [2, 7, 3, 4]), ("other", [9]), ("s", [5, 6])]
     assert seen == [1, 4, 1, 2]
+    batcher.close()
+
+
+def test_rows_of_many_candidates_run_in_smaller_parts(monkeypatch):
+    """And narrow ones are not padded to wide ones beyond what may run at once."""
+    monkeypatch.setattr(batcher_module, "PAIRS", 16)
+    opened, shapes = threading.Event(), []
+
+    def score(_, inputs):
+        shapes.append(inputs["candidates"].shape)
+        assert opened.wait(5)
+        return {"score": 2 * inputs["candidates"]}
+
+    batcher = Batcher(score, 64)
+
+    def scored(rows, width):
+        return batcher.submit(Job("s", {"candidates": np.arange(rows * width).reshape(rows, width)}))
+
+    asked = [scored(1, 1)]
+    wait_until(lambda: shapes)
+    asked += [scored(6, 8), scored(5, 2)]
+    opened.set()
+    for each, (rows, width) in zip(asked, ((1, 1), (6, 8), (5, 2)), strict=True):
+        np.testing.assert_array_equal(each.result(5)["score"], 2 * np.arange(rows * width).reshape(rows, width))
+    assert all(rows * width <= 16 for rows, width in shapes)
     batcher.close()
 
 

@@ -1,11 +1,13 @@
 """Peers who say nothing, or next to nothing, or do not listen, keep nobody else out."""
 
 import asyncio
+import gc
 import os
 import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 import grpc
 import pytest
@@ -16,7 +18,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 from tests.serving.server.conftest import certified, start_server
 from tests.serving.server.test_protocols import ROW, asked, message
 from tfcorr.serving.server import connections
-from tfcorr.serving.server.connections import Connections, listeners
+from tfcorr.serving.server.connections import Connections, answering, listeners
 
 SILENT, TRICKLING = 1100, 520
 SECONDS = float(os.environ.get("SILENT_SECONDS", "5"))
@@ -85,24 +87,31 @@ def test_a_client_is_answered_at_once_beside_peers_who_say_nothing_or_trickle(ow
 @pytest.fixture
 def impatient(monkeypatch):
     """Connections of 8 at most, waited for less than a second, before an application that answers by 8 megabytes."""
-    for name, seconds in {"FIRST": 0.3, "NEXT": 0.6, "UNREAD": 0.6, "LOOK": 0.05}.items():
+    for name, seconds in {"FIRST": 0.3, "NEXT": 0.6, "UNREAD": 0.6, "LOOK": 0.05, "BODY": 30}.items():
         monkeypatch.setattr(connections, name, seconds)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start():
-        counted = Connections(limit=8, unread_bytes=20_000_000)
-        app = web.Application(middlewares=[counted.watch])
+        counted = Connections(limit=8, bodies=4, unread_bytes=20_000_000)
+        app = web.Application(middlewares=[counted.watch, counted.take_body])
 
         async def answer(_):
             return web.Response(body=bytes(2**23))
 
+        async def length(request):
+            return web.Response(text=str(len(await request.read())))
+
         app.router.add_get("/", answer)
-        runner = web.AppRunner(app)
+        app.router.add_post("/", length)
+        runner = web.AppRunner(app, shutdown_timeout=0.5)
         await runner.setup()
         [listener] = await listeners("127.0.0.1", 0)
-        tasks = [loop.create_task(counted.accept(listener, runner.server, None)), loop.create_task(counted.look())]
+        tasks = [
+            loop.create_task(counted.accept(listener, partial(answering, runner.server), None)),
+            loop.create_task(counted.look()),
+        ]
         return counted, listener.getsockname(), runner, tasks, listener
 
     counted, address, runner, tasks, listener = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
@@ -155,6 +164,73 @@ def test_at_the_limit_the_longest_idle_gives_way(impatient, monkeypatch):
     assert closes_within(silent[0], 3)
     assert not closes_within(silent[1], 0.1)
     assert len(counted._all) <= 8
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+
+
+def test_at_the_limit_new_ones_are_answered_though_all_others_were_once(impatient, monkeypatch):
+    monkeypatch.setattr(connections, "NEXT", 30)
+    monkeypatch.setattr(connections, "FIRST", 30)
+    _, address = impatient
+    idle = [socket.create_connection(address) for _ in range(8)]
+    for each in idle:
+        each.sendall(POST + b"abc")
+        assert each.recv(15) == b"HTTP/1.1 200 OK"
+    time.sleep(1.2 * connections.FRESH)
+    burst = [socket.create_connection(address) for _ in range(5)]
+    for each in burst:
+        each.settimeout(3)
+        each.sendall(POST + b"abc")
+    assert [each.recv(15) for each in burst] == [b"HTTP/1.1 200 OK"] * 5
+
+
+def test_who_has_asked_and_sends_no_more_is_answered(impatient):
+    _, address = impatient
+    peer = socket.create_connection(address)
+    peer.sendall(POST + b"abc")
+    peer.shutdown(socket.SHUT_WR)
+    peer.settimeout(3)
+    answer = b"".join(iter(lambda: peer.recv(2**16), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"\r\n\r\n3")
+
+
+def test_who_sends_a_body_slowly_keeps_nobody_out(impatient):
+    """Neither where so many are sending as may, nor where they have all connections."""
+    _, address = impatient
+    for number in (4, 8):
+        slow = [socket.create_connection(address) for _ in range(number)]
+        for each in slow:
+            each.sendall(POST + b"a")
+        time.sleep(1.2 * connections.FRESH)
+        new = socket.create_connection(address)
+        new.settimeout(3)
+        new.sendall(POST)
+        time.sleep(0.2)
+        new.sendall(b"abc")
+        assert new.recv(15) == b"HTTP/1.1 200 OK"
+        assert closes_within(slow[0], 3)
+        for each in slow:
+            each.close()
+
+
+def test_of_connections_that_end_no_descriptor_is_left(impatient):
+    _, address = impatient
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            many = [socket.create_connection(address) for _ in range(100)]
+            for each in many:
+                each.close()
+        deadline = time.monotonic() + 5
+        while len(os.listdir("/proc/self/fd")) > before:
+            assert time.monotonic() < deadline, len(os.listdir("/proc/self/fd")) - before
+            time.sleep(0.05)
+    finally:
+        gc.enable()
 
 
 def test_answers_that_nobody_reads_are_dropped(impatient):

@@ -297,8 +297,19 @@ def test_what_is_not_there_is_not_found_or_not_implemented(server):
             'unequal lengths [1, 2]; fill the shorter up, ids by ""',
         ),
         ("cascade", {"instances": [ROW | {"k": 31}]}, 400, "k: expected 0 to 30, received 31"),
-        ("cascade", {"instances": [ROW] * 9}, 400, "1 to 8 rows; this one has 9"),
-        ("cascade", {"instances": [ROW | {"history": ["x"] * 51}]}, 400, "at most 50 values"),
+        ("cascade", {"instances": [ROW] * 9}, 400, "at most 8 rows of 50 values are taken, received the shape [9]"),
+        (
+            "cascade",
+            {"instances": [ROW | {"history": ["x"] * 51}]},
+            400,
+            "50 values are taken, received the shape [1, 5",
+        ),
+        (
+            "cascade",
+            {"inputs": {"history": [[""]], "exclude": [[""]], "k": [1] * 5_000}},
+            400,
+            "k: at most 8 rows of 50 values are taken",
+        ),
         ("cascade", {"signature_name": "nope", "instances": [ROW]}, 400, "has no signature 'nope'"),
         ("cascade", b" " * 20_001, 413, "Maximum request body size"),
         ("nope", {"instances": [ROW]}, 404, "there is no model 'nope'"),
@@ -319,6 +330,27 @@ def test_text_that_is_none_and_bodies_that_do_not_unpack_are_refused(server):
     assert server.predict(b"nonsense", headers={"Content-Encoding": "gzip"}).status_code == 400
 
 
+def test_blanks_around_an_id_do_not_matter(server):
+    expected = server.predict({"instances": [ROW]}).json()
+    assert expected["predictions"][0]["item"]
+    blank = ROW | {"history": [f" {item}\n" for item in ROW["history"]], "exclude": ["\tfilm-4 "]}
+    assert server.predict({"instances": [blank]}).json() == expected
+
+
+def test_many_names_are_told_in_short(server):
+    answer = server.predict({"inputs": {f"x{number}": [1] for number in range(1500)}})
+    assert (answer.status_code, len(answer.json()["error"])) == (400, 1000)
+
+
+def test_a_client_asks_again_for_half_where_a_server_takes_fewer_rows(server, trained):
+    remote, local = RemoteRecommender(server.grpc_address), Recommender(trained.folder)
+    histories = [[f"film-{number}", "x"] for number in range(21)]
+    assert remote.rows > 8
+    found = remote.recommend(histories, 5)
+    assert found.select("row", "rank", "item").equals(local.recommend(histories, 5).select("row", "rank", "item"))
+    assert remote.unknown(histories) == local.unknown(histories)
+
+
 def test_a_long_name_is_told_in_short(server):
     prediction, _ = server.stubs()
     code, details = refused(prediction.Predict, message(signature="x" * 15_000, **asked()))
@@ -329,7 +361,7 @@ def test_an_answer_is_no_larger_than_was_said(server):
     prediction, _ = server.stubs()
     rows = {"history": [["film-1"]] * 8, "exclude": [[""]] * 8}
     code, details = refused(prediction.Predict, message(k=np.full(8, 30, np.int32), **rows))
-    assert (code, "an answer has at most 200 items; 8 rows of k = 30 are 240" in details) == (INVALID, True)
+    assert (code, "an answer has at most 200 items; 8 rows of 30 are 240" in details) == (INVALID, True)
     assert prediction.Predict(message(k=np.full(8, 25, np.int32), **rows), 30).outputs
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+PAIRS = 2**14  # rows times candidates that run at once
 Arrays = dict[str, np.ndarray]
 
 
@@ -32,6 +33,11 @@ class Job:
     def left(self) -> int:
         """Rows that have not begun."""
         return len(next(iter(self.inputs.values()))) - self.begun
+
+    @property
+    def width(self) -> int:
+        """Candidates in each row that are to be scored."""
+        return self.inputs["candidates"].shape[1] if "candidates" in self.inputs else 0
 
     def take(self, rows: int) -> Arrays:
         """Its next rows."""
@@ -107,14 +113,19 @@ class Batcher:
         signature = (oldest if self._is_oldests_turn else smallest).signature
         self._is_oldests_turn = not self._is_oldests_turn
         alike = [job for job in self._waiting if job.signature == signature]
-        batch = {alike[0]: min(alike[0].left, max(self._rows // 4, 1))}
-        room = self._rows - batch[alike[0]]
+        width = alike[0].width  # of all, as the narrower are padded
+        batch = {alike[0]: min(alike[0].left, max(self._most(width) // 4, 1))}
         for job in sorted(alike, key=_left):
-            more = min(job.left - batch.get(job, 0), room)
-            if more:
+            wider = max(width, job.width)
+            more = min(job.left - batch.get(job, 0), self._most(wider) - sum(batch.values()))
+            if more > 0:
                 batch[job] = batch.get(job, 0) + more
-                room -= more
+                width = wider
         return batch
+
+    def _most(self, width: int) -> int:
+        """Rows of so many candidates that may run at once."""
+        return max(min(self._rows, PAIRS // max(width, 1)), 1)
 
     def _answer(self, parts: Sequence[tuple[Job, Arrays, int]]) -> None:
         signature = parts[0][0].signature

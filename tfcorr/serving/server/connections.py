@@ -11,13 +11,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
+from grpc import StatusCode
+
+from tfcorr.serving.server.errors import RequestError, invalid
 
 FIRST = 10.0  # seconds from a connection to its first request, TLS included
 NEXT = 75.0  # to one more
 UNREAD = 30.0  # that an answer may lie unread
+BODY = 30.0  # from the head of a request to the end of its body
+FRESH = 1.0  # in which a new one, or a body, is not ended for the sake of another
 LOOK = 0.5  # between looks at all of them
 BACKLOG = 1024  # that the system keeps until they are accepted
 
@@ -31,6 +38,7 @@ class Connection:
     transport: asyncio.Transport | None = None
     since: float = field(default_factory=time.monotonic)
     asks: int = 0  # requests that are being answered
+    sends: bool = False  # a body, which is not whole yet
     answered: int = 0
 
     @property
@@ -52,12 +60,30 @@ class Connection:
             self.opening.cancel()
 
 
+class Answering(RequestHandler):
+    """aiohttp's protocol, which also answers a peer that has asked and sends no more."""
+
+    sends_no_more = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open, until what was asked is answered; over TLS it cannot."""
+        self.sends_no_more = True
+        is_plain = self.transport is not None and self.transport.get_extra_info("sslcontext") is None
+        return is_plain and (self._waiter is None or self._waiter.done())  # it waits for no request
+
+
+def answering(server: web.Server) -> Answering:
+    """A protocol for a connection to the server."""
+    return Answering(server, loop=asyncio.get_running_loop(), **server._kwargs)
+
+
 class Connections:
     """Accepts them, and ends those that wait for nothing: at a limit the one that has been idle longest."""
 
-    def __init__(self, limit: int, unread_bytes: int) -> None:
-        """limit is how many there may be; unread_bytes how much all answers together that nobody has read."""
-        self._limit, self._unread = limit, unread_bytes
+    def __init__(self, limit: int, bodies: int, unread_bytes: int) -> None:
+        """limit is how many there may be; bodies how many requests that are not whole yet; unread_bytes how much all
+        answers together that nobody has read."""
+        self._limit, self._bodies, self._unread = limit, bodies, unread_bytes
         self._all: set[Connection] = set()
         self._of: dict[object, Connection] = {}  # by address
 
@@ -79,7 +105,8 @@ class Connections:
             connection = Connection(address)
             self._all.add(connection)
             self._of[address] = connection
-            connection.opening = loop.create_task(self._open(connection, peer, factory, tls))
+            connection.opening = loop.create_task(_open(connection, peer, factory, tls))
+            connection.opening.add_done_callback(partial(_closed_unless_open, connection, peer))
 
     async def look(self) -> None:
         """For ever: ends what was waited for long enough."""
@@ -89,7 +116,7 @@ class Connections:
             for connection in self._swept():
                 waited = now - connection.since
                 longest = UNREAD if connection.unread else NEXT if connection.answered else FIRST
-                if not connection.asks and waited > longest:
+                if not (connection.asks or connection.sends) and waited > longest:
                     connection.end()
 
     @web.middleware
@@ -102,28 +129,39 @@ class Connections:
         try:
             response = await handler(request)
             self._make_room_for(response.content_length or 0, connection)
+            if isinstance(request.protocol, Answering) and request.protocol.sends_no_more:
+                response.force_close()
             return response
         finally:
             connection.asks -= 1
             connection.answered += 1
             connection.since = time.monotonic()
 
-    async def _open(
-        self,
-        connection: Connection,
-        peer: socket.socket,
-        factory: Callable[[], asyncio.BaseProtocol],
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        timeout = FIRST if tls else None
+    @web.middleware
+    async def take_body(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Has the body come before the handler is called, which then has it at once: a slow sender takes no one's
+        place, and is let go of if others come. Raises: RequestError, also if too many began to send just now."""
+        connection = self._of.get(request.get_extra_info("peername"))
+        if connection is None or request.content.is_eof():
+            return await handler(request)
+        sending = [each for each in self._swept() if each.sends]
+        if len(sending) >= self._bodies:
+            slow = [each for each in sending if time.monotonic() - each.since > FRESH]
+            if not slow:
+                raise RequestError(StatusCode.RESOURCE_EXHAUSTED, f"{len(sending)} requests are being sent; try again")
+            self._end_one_of(slow)
+        connection.sends, connection.since = True, time.monotonic()
+        connection.asks -= 1
         try:
-            with suppress(OSError):  # it was gone, or did not shake hands
-                connection.transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                    factory, peer, ssl=tls, ssl_handshake_timeout=timeout
-                )
+            await asyncio.wait_for(request.read(), BODY)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY:g} s") from None
+        except (web.RequestPayloadError, ConnectionError) as error:
+            raise invalid(f"the body could not be read: {error}") from None
         finally:
-            if connection.transport is None:
-                peer.close()
+            connection.sends = False
+            connection.asks += 1
+        return await handler(request)
 
     def _swept(self) -> list[Connection]:
         """Those that have not ended."""
@@ -142,10 +180,15 @@ class Connections:
         there = self._swept()
         idle = [each for each in there if not each.asks]
         if len(there) >= self._limit and idle:
-            oldest = min(idle, key=lambda each: (each.answered > 0, each.since))
-            oldest.end()
-            self._forget(oldest)
+            self._forget(self._end_one_of(idle))
         return len(self._all) < self._limit
+
+    def _end_one_of(self, some: list[Connection]) -> Connection:
+        """Ends the one that has been idle longest, rather one that was never answered, but a fresh one last."""
+        fresh = time.monotonic() - FRESH
+        worst = min(some, key=lambda each: (each.since > fresh, each.answered > 0, each.since))
+        worst.end()
+        return worst
 
     def _make_room_for(self, size: int, asking: Connection) -> None:
         unread = sorted((each for each in self._swept() if each.unread and each is not asking), key=_since)
@@ -155,6 +198,24 @@ class Connections:
                 return
             total -= connection.unread
             connection.end()
+
+
+async def _open(
+    connection: Connection,
+    peer: socket.socket,
+    factory: Callable[[], asyncio.BaseProtocol],
+    tls: ssl.SSLContext | None,
+) -> None:
+    with suppress(OSError):  # it was gone, or did not shake hands
+        connection.transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+            factory, peer, ssl=tls, ssl_handshake_timeout=FIRST if tls else None
+        )
+
+
+def _closed_unless_open(connection: Connection, peer: socket.socket, _: asyncio.Task[None]) -> None:
+    """Also where the task was cancelled before it began."""
+    if connection.transport is None:
+        peer.close()
 
 
 def _since(connection: Connection) -> float:

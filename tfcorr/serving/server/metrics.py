@@ -69,7 +69,7 @@ class Metrics:
             counts[sample.labels["model"], sample.labels["code"]] += sample.value
         yield f"# TYPE {COUNT} counter"
         for (model, code), count in counts.items():
-            yield f'{COUNT}{{model_name="{model}",status="{code}"}} {count:g}'
+            yield f'{COUNT}{{model_name="{model}",status="{code}"}} {count:.0f}'
         yield f"# TYPE {LATENCY} histogram"
         for part, scale in (("_bucket", 1), ("_sum", MICRO), ("_count", 1)):
             for sample in self._samples(self.seconds, part):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from tfcorr.console import command
 from tfcorr.files import write_whole
 from tfcorr.serving import versions
 from tfcorr.serving.server.settings import ServerSettings
@@ -41,7 +42,8 @@ def run(folder: Path, settings: ServerSettings, announce: Callable[[str], None])
     served = versions.labels(folder)
     if not served or not names:
         raise InputError(
-            f"{folder}: there is nothing that {BINARY} can serve; make a version with: tfcorr export {folder.parent}"
+            f"{folder}: there is nothing that {BINARY} can serve; make a version with: "
+            f"{command('tfcorr', 'export', folder.parent)}"
         )
     with tempfile.TemporaryDirectory() as there:
         config = Path(there, "models.config")

@@ -1,6 +1,6 @@
 """The page to try the cascade on, and the titles that it completes."""
 
-import asyncio
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfcorr.serving.saved_model import CATALOGUE
 from tfcorr.serving.server.errors import RequestError
+from tfcorr.serving.server.model import LoadedModel
 from tfcorr.serving.server.registry import Registry
+from tfcorr.serving.server.threads import within
 
+SECONDS = 10.0  # that reading the titles may take
 SHOWN = 10  # titles that are offered
 ASKED = 1000  # ids whose titles may be asked for at once
 POLICY = (
@@ -30,7 +33,7 @@ class Page:
         self.registry = registry
         text = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
         self._text = text.replace('"MAX_K"', f'"{max_k}"')
-        self._items: tuple[int, pl.DataFrame] = 0, pl.DataFrame()
+        self._items: tuple[LoadedModel | None, pl.DataFrame] = None, pl.DataFrame()
 
     async def html(self, _: web.Request) -> web.Response:
         """The page, which asks for nothing from elsewhere."""
@@ -53,16 +56,15 @@ class Page:
 
     async def _of_the_version_that_answers(self) -> pl.DataFrame:
         model = self.registry.find(ModelSpec(name="cascade"))
-        version, items = self._items
-        if version != model.version:
+        of, items = self._items
+        if of is not model:
             path = self.registry.folder / "cascade" / str(model.version) / CATALOGUE
             try:
-                items = await asyncio.to_thread(_read, path)
-            except (OSError, pl.exceptions.PolarsError) as error:
-                raise RequestError(
-                    StatusCode.UNAVAILABLE, f"{path}: cannot be read: {str(error).splitlines()[0]}"
-                ) from None
-            self._items = model.version, items
+                items = await within(SECONDS, partial(_read, path))
+            except (OSError, pl.exceptions.PolarsError) as error:  # TimeoutError is one of the first
+                first = (str(error).splitlines() or [f"it took more than {SECONDS:g} s"])[0]
+                raise RequestError(StatusCode.UNAVAILABLE, f"{path}: cannot be read: {first}") from None
+            self._items = model, items
         return items
 
 

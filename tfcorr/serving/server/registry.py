@@ -4,6 +4,7 @@ meanwhile."""
 import asyncio
 import ctypes
 import gc
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from tfcorr.serving.server.model import LoadedModel
 from tfcorr.serving.server.threads import within
 from tfcorr.settings import InputError
 
+LOOK = 1.0  # seconds between looks at whether a version that is being loaded is still wanted
 State = ModelVersionStatus.State
+Identity = tuple[int, int] | None
 Load = Callable[[Path, str, int], LoadedModel]
 
 
@@ -47,7 +50,7 @@ class Registry:
         self.statuses: dict[str, dict[int, Status]] = {name: {} for name in self.names}
         self.labels: dict[str, dict[str, int]] = {name: {} for name in self.names}
         self._loaded: dict[str, dict[int, LoadedModel]] = {name: {} for name in self.names}
-        self._failed: set[tuple[str, int]] = set()
+        self._tried: dict[tuple[str, int], Identity] = {}  # by name and version
         self._complaint = ""
 
     def find(self, spec: ModelSpec) -> LoadedModel:
@@ -103,7 +106,7 @@ class Registry:
             return
         self._complaint = ""
         for version in sorted(set(labels.values())):
-            await self._load_together(version)
+            await self._load_while_wanted(version)
         for name in self.names:
             self._label(name, labels)
         for name in self.names:
@@ -115,14 +118,31 @@ class Registry:
             while models:
                 models.popitem()[1].close()
 
+    async def _load_while_wanted(self, version: int) -> None:
+        """Gives up a version that no label is at any more: what hangs must not keep the next from being loaded."""
+        loading = asyncio.create_task(self._load_together(version))
+        try:
+            while not (await asyncio.wait([loading], timeout=LOOK))[0]:
+                with suppress(InputError, OSError):
+                    if version not in versions.labels(self.folder).values():
+                        return
+            await loading
+        finally:
+            loading.cancel()
+
     async def _load_together(self, version: int) -> None:
-        """Makes a version of all models ready before any of them answers by it."""
-        ready = {name: await self._try_to_load(name, version) for name in self.names}
+        """Makes a version of all models ready, within the time for it, before any of them answers by it."""
+        deadline = time.monotonic() + self._seconds
+        ready = {name: await self._try_to_load(name, version, deadline) for name in self.names}
         for name, model in ready.items():
             if model is not None:
+                before = self._loaded[name].get(version)  # of an earlier export with this number
                 self._loaded[name][version] = model
-                self.statuses[name][version].state = State.AVAILABLE
-                self._announce(f"{name} version {version}: available")
+                self.statuses[name][version] = Status(State.AVAILABLE)
+                self._announce(f"{name} version {version}: available" + (" anew" if before else ""))
+                if before is not None:
+                    with suppress(TimeoutError):  # what hangs is left alone
+                        await within(self._seconds, before.close)
 
     def _label(self, name: str, labels: dict[str, int]) -> None:
         """A label stays with its old version until the new one answers."""
@@ -133,26 +153,42 @@ class Registry:
 
     async def _let_go(self, name: str, labels: dict[str, int]) -> None:
         loaded, wanted = self._loaded[name], set(labels.values())
-        self._failed -= {(name, version) for version in self.statuses[name] if version not in wanted}
+        for version in self.statuses[name].keys() - wanted:
+            self._tried.pop((name, version), None)
         if wanted & loaded.keys():
             for version in sorted(loaded.keys() - wanted - set(self.labels[name].values())):
                 await self._unload(name, version)
 
-    async def _try_to_load(self, name: str, version: int) -> LoadedModel | None:
-        """A version that could not be loaded is not tried again until it has been taken out of models.config."""
-        if version in self._loaded[name] or (name, version) in self._failed:
+    async def _try_to_load(self, name: str, version: int, deadline: float) -> LoadedModel | None:
+        """A version that was tried is not tried again until another export has its number, or it has been taken out of
+        models.config."""
+        folder, is_loaded = self.folder / name / str(version), version in self._loaded[name]
+        identity = _identity(folder)
+        if self._tried.get((name, version), ()) == identity or (is_loaded and identity is None):
             return None
-        self.statuses[name][version] = Status(State.LOADING)
-        load = partial(self._load, self.folder / name / str(version), name, version)
+        if not is_loaded:
+            self.statuses[name][version] = Status(State.LOADING)
+        load = partial(self._load, folder, name, version)
         try:
-            return await within(self._seconds, load, LoadedModel.close)
+            model = await within(max(deadline - time.monotonic(), 0), load, LoadedModel.close)
         except TimeoutError:
             code, first = StatusCode.DEADLINE_EXCEEDED, f"it was not ready within {self._seconds:g} s"
+        except asyncio.CancelledError:
+            if not is_loaded:
+                self.statuses[name][version] = Status(State.END, StatusCode.CANCELLED, "no label is at it any more")
+            raise
         except Exception as error:  # of TensorFlow's many kinds: a version that is broken must not take others with it
-            code, first = StatusCode.UNKNOWN, (str(error).splitlines() or [type(error).__name__])[0]
-        self.statuses[name][version] = Status(State.END, code, first)
-        self._failed.add((name, version))
-        self._announce(f"{name} version {version}: cannot be loaded: {first}")
+            kind = f"{type(error).__name__}: " if isinstance(error, LookupError) else ""
+            code, first = StatusCode.UNKNOWN, kind + (str(error).splitlines() or [type(error).__name__])[0]
+        else:
+            self._tried[name, version] = identity
+            return model
+        self._tried[name, version] = identity
+        if not is_loaded:
+            self.statuses[name][version] = Status(State.END, code, first)
+        self._announce(
+            f"{name} version {version}: cannot be loaded: {first}" + ("; the one before goes on" if is_loaded else "")
+        )
         return None
 
     async def _unload(self, name: str, version: int) -> None:
@@ -182,6 +218,15 @@ class Registry:
         if complaint != self._complaint:
             self._announce(complaint)
         self._complaint = complaint
+
+
+def _identity(folder: Path) -> Identity:
+    """What tells an export from a later one with its number; None if it is not there."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _free() -> None:

@@ -1,6 +1,6 @@
 """From a request's tensors to arrays that a signature takes, or to one clear error."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +9,7 @@ from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
 from tfcorr.serving.server.batcher import Arrays
-from tfcorr.serving.server.errors import invalid
+from tfcorr.serving.server.errors import RequestError, invalid
 from tfcorr.serving.server.settings import Limits
 
 
@@ -43,17 +43,28 @@ def checked(arrays: Arrays, signature: SignatureDef, limits: Limits) -> Arrays:
         raise invalid(f"a request has 1 to {limits.rows} rows; this one has {count}")
     for name, values in arrays.items():
         if values.ndim > 1 and values.shape[1] > limits.length:
-            raise invalid(f"{name}: a row has at most {limits.length} values, these have {values.shape[1]}")
+            raise too_large(name, values.shape, limits)
+        if values.dtype.kind == "f" and np.isinf(values).any():
+            row = int(np.isinf(values).reshape(count, -1).any(axis=1).argmax())
+            raise invalid(f"{name}: row {row} has a number beyond {values.dtype}; expected finite ones, or NaN")
+    width = arrays["candidates"].shape[1] if "candidates" in arrays else 0
     if "k" in arrays:
-        least, most = int(arrays["k"].min()), int(arrays["k"].max())
-        if least < 0 or most > limits.k:
-            raise invalid(f"k: expected 0 to {limits.k}, received {least} to {most}")
-        if most * count > limits.items:
-            raise invalid(
-                f"an answer has at most {limits.items} items; {count} rows of k = {most} are {most * count}: ask for "
-                "fewer rows at once"
-            )
+        least, width = int(arrays["k"].min()), int(arrays["k"].max())
+        if least < 0 or width > limits.k:
+            raise invalid(f"k: expected 0 to {limits.k}, received {least} to {width}")
+    if width * count > limits.items:
+        raise invalid(
+            f"an answer has at most {limits.items} items; {count} rows of {width} are {width * count}: ask for fewer "
+            "rows at once"
+        )
     return arrays
+
+
+def too_large(name: str, shape: Sequence[int], limits: Limits) -> RequestError:
+    """What to say of an input of more rows, or of longer ones, than the limits allow."""
+    return invalid(
+        f"{name}: at most {limits.rows} rows of {limits.length} values are taken, received the shape {list(shape)}"
+    )
 
 
 def described(info: TensorInfo) -> str:
@@ -71,9 +82,7 @@ def _array(name: str, proto: TensorProto, info: TensorInfo, limits: Limits) -> n
     if proto.tensor_shape.unknown_rank or len(shape) != len(info.tensor_shape.dim) or any(size < 0 for size in shape):
         raise invalid(f"{name}: expected {described(info)}, received the shape {shape}")
     if shape[0] > limits.rows or any(size > limits.length for size in shape[1:]):
-        raise invalid(
-            f"{name}: at most {limits.rows} rows of {limits.length} values are taken, received the shape {shape}"
-        )
+        raise too_large(name, shape, limits)
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:

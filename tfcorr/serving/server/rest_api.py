@@ -1,9 +1,9 @@
 """TensorFlow Serving's REST interface, version 1, Prometheus' metrics, and the page to try the cascade on."""
 
-import asyncio
 import hmac
 import json
 import re
+from collections.abc import Collection
 
 from aiohttp import web, web_response
 from aiohttp.typedefs import Handler, Middleware
@@ -15,16 +15,17 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfcorr.serving.server import rest_json
 from tfcorr.serving.server.batcher import Arrays
+from tfcorr.serving.server.connections import Connections
 from tfcorr.serving.server.errors import HTTP_STATUS, RequestError, invalid
 from tfcorr.serving.server.page import Page
 from tfcorr.serving.server.requests import check_names, checked
 from tfcorr.serving.server.service import DEFAULT, Service
 from tfcorr.serving.versions import MONITORING_PATH
 
-BODY_SECONDS, BODIES = 30, 2  # for a body to come; bodies under way, as a multiple of the requests that may be
+SHOWN = 1000  # characters of an error, which may quote the request
 LOCAL = ("localhost", "127.0.0.1", "[::1]")  # names by which this machine's browsers ask it
 PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?P<what>:predict|/metadata)?"
 )
 
@@ -34,7 +35,6 @@ class Rest:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._coming = 0  # bodies that are not here yet
 
     async def models(self, request: web.Request) -> web.Response:
         """Everything under /v1/models/."""
@@ -50,9 +50,7 @@ class Rest:
                 raise invalid(f"version {match['version']} is beyond 64 bits")
             spec.version.value = int(match["version"])
         method = {":predict": "Predict", "/metadata": "GetModelMetadata", None: "GetModelStatus"}[what]
-        body = (
-            await self._body_of(request) if what == ":predict" else b""
-        )  # before it is admitted: a slow sender takes no one's place
+        body = await request.read()  # which has come already
         with self.service.admitted("REST", method, spec.name):
             if what == ":predict":
                 return await self._predict(spec, body)
@@ -66,47 +64,32 @@ class Rest:
             body=self.service.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
-    async def _body_of(self, request: web.Request) -> bytes:
-        if self._coming >= BODIES * self.service.limits.requests:
-            raise RequestError(
-                StatusCode.RESOURCE_EXHAUSTED, f"{self._coming} requests are being sent already; try again"
-            )
-        self._coming += 1
-        try:
-            return await asyncio.wait_for(request.read(), BODY_SECONDS)
-        except (web.RequestPayloadError, ConnectionError) as error:
-            raise invalid(f"the body could not be read: {error}") from None
-        except TimeoutError:
-            raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS} s") from None
-        finally:
-            self._coming -= 1
-
     async def _predict(self, spec: ModelSpec, text: bytes) -> web.Response:
-        body = rest_json.parse(text)
+        body, limits = rest_json.parse(text), self.service.limits
         spec.signature_name = body.get("signature_name", DEFAULT)
 
         def arrays(signature: SignatureDef) -> Arrays:
             infos = dict(signature.inputs)
             columns = rest_json.inputs_of(body, infos)
             check_names(set(columns), signature)
-            found = {name: rest_json.array_of(name, values, infos[name]) for name, values in columns.items()}
-            return checked(found, signature, self.service.limits)
+            found = {name: rest_json.array_of(name, values, infos[name], limits) for name, values in columns.items()}
+            return checked(found, signature, limits)
 
         _, outputs = await self.service.predict(spec, arrays)
         return web.json_response(rest_json.predictions(outputs, in_rows="instances" in body))
 
 
 def make_app(
-    service: Service, page: Page | None, key: str | None, watch: Middleware, is_local: bool
+    service: Service, page: Page | None, key: str | None, connections: Connections, local: Collection[str]
 ) -> web.Application:
-    """The application; the page is left out if there is none; `watch` sees every request."""
+    """The application; the page is left out if there is none; `local` are the names by which alone it may be asked,
+    where only this machine can."""
     web_response.SERVER_SOFTWARE = "tfcorr"  # type: ignore[attr-defined]  # no versions, also to what is no HTTP
     rest = Rest(service)
-    guards = [watch, _errors, own_pages_only(is_local and key is None)]
+    guards = [connections.watch, _errors, own_pages_only([] if key else local)]
+    guards += [*([_key_required(key)] if key else []), connections.take_body]
     app = web.Application(middlewares=guards, client_max_size=service.limits.message_bytes)
     app.on_response_prepare.append(_as_it_is)
-    if key:
-        app.middlewares.append(_key_required(key))
     app.router.add_route("*", "/v1/{rest:.*}", rest.models)
     app.router.add_get(MONITORING_PATH, rest.metrics)
     if page is not None:
@@ -120,11 +103,13 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RequestError as error:
-        return web.json_response({"error": str(error)}, status=HTTP_STATUS[error.code])
+        return web.json_response({"error": str(error)[:SHOWN]}, status=HTTP_STATUS[error.code])
     except UnicodeEncodeError:
         return web.json_response(
             {"error": "the request holds a text that is no Unicode, half of a surrogate pair"}, status=400
         )
+    except web.RequestPayloadError as error:
+        return web.json_response({"error": f"the body could not be read: {error}"}, status=400)
     except web.HTTPException as error:  # no such path, a body that is too large
         return web.json_response({"error": error.text or error.reason}, status=error.status)
 
@@ -134,15 +119,15 @@ async def _as_it_is(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 
-def own_pages_only(is_local: bool) -> Middleware:
+def own_pages_only(local: Collection[str]) -> Middleware:
     """Refuses what a page of another site asks by its visitor's browser: by its Origin and, where only this machine can
-    ask and needs no key, by a name for it that is none of its own, to which another site's name may lead."""
+    ask and needs no key, by a name for it that is none of `local`, to which another site's name may lead."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-        if is_local and name.lower() not in LOCAL:
+        if local and name.lower().removesuffix(".") not in local:
             raise RequestError(StatusCode.PERMISSION_DENIED, f"this server is not {name or 'of no name'}")
         if origin is not None and origin.rpartition("://")[2].lower() != host.lower():
             raise RequestError(StatusCode.PERMISSION_DENIED, f"a page of {origin} may not ask this server")

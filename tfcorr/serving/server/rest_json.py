@@ -12,11 +12,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
 from tfcorr.serving.server.batcher import Arrays
-from tfcorr.serving.server.errors import invalid
-from tfcorr.serving.server.requests import described
+from tfcorr.serving.server.errors import RequestError, invalid
+from tfcorr.serving.server.requests import described, too_large
+from tfcorr.serving.server.settings import Limits
 
 Infos = dict[str, TensorInfo]
-LARGE = 10**300  # no larger integer is taken for a float, as not every one could be
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -62,23 +62,34 @@ def inputs_of(body: dict[str, Any], infos: Infos) -> dict[str, Any]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def array_of(name: str, values: Any, info: TensorInfo) -> np.ndarray:
-    """JSON lists as the array that an input takes. Raises: RequestError."""
-    rank = len(info.tensor_shape.dim)
+def array_of(name: str, values: Any, info: TensorInfo, limits: Limits) -> np.ndarray:
+    """JSON lists as the array that an input takes. Raises: RequestError, before it looks at more values than the limits
+    allow."""
     shape: list[int] = []
     flat = [values]
-    for _ in range(rank):
+    for most in (limits.rows, *[limits.length] * (len(info.tensor_shape.dim) - 1)):
         if not all(isinstance(each, list) for each in flat):
             raise invalid(f"{name}: expected {described(info)}, received a list of {len(shape)} levels")
         lengths = {len(each) for each in flat}
         if len(lengths) > 1:
             raise invalid(f'{name}: its lists are of unequal lengths {sorted(lengths)}; fill the shorter up, ids by ""')
         shape.append(lengths.pop() if lengths else 0)
+        if shape[-1] > most:
+            raise too_large(name, shape, limits)
         flat = [value for each in flat for value in each]
     dtype = tf.as_dtype(info.dtype)
-    return np.array(
-        [_value(name, each, dtype) for each in flat], object if dtype == tf.string else dtype.as_numpy_dtype
-    ).reshape(shape)
+    if dtype == tf.string:
+        return np.array([_text(name, each) for each in flat], object).reshape(shape)
+    kind = np.dtype(dtype.as_numpy_dtype)
+    allowed = (int, float) if kind.kind == "f" else (int,)
+    wrong = [each for each in flat if type(each) not in allowed]  # true is no number
+    if wrong:
+        raise _unexpected(name, wrong[0], dtype)
+    try:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and told where all is checked
+            return np.array(flat, float if kind.kind == "f" else kind).astype(kind).reshape(shape)
+    except OverflowError:
+        raise _unexpected(name, max(flat, key=abs), dtype) from None
 
 
 def predictions(outputs: Arrays, in_rows: bool) -> dict[str, Any]:
@@ -91,17 +102,16 @@ def predictions(outputs: Arrays, in_rows: bool) -> dict[str, Any]:
     return {"predictions": rows if single is None else single}
 
 
-def _value(name: str, value: Any, dtype: tf.DType) -> Any:
-    if dtype == tf.string and isinstance(value, str):
+def _text(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    if dtype == tf.string and _is_base64(value):
+    if _is_base64(value):
         return _decoded(name, value["b64"])
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if dtype.is_floating and is_number and (isinstance(value, float) or abs(value) < LARGE):
-        return value
-    if dtype.is_integer and is_number and isinstance(value, int) and dtype.min <= value <= dtype.max:
-        return value
-    raise invalid(f"{name}: expected values of type {dtype.name}, received {json.dumps(value)[:60]}")
+    raise _unexpected(name, value, tf.string)
+
+
+def _unexpected(name: str, value: Any, dtype: tf.DType) -> RequestError:
+    return invalid(f"{name}: expected values of type {dtype.name}, received {json.dumps(value)[:60]}")
 
 
 def _decoded(name: str, text: Any) -> bytes:

@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 import grpc
 from aiohttp import web
 
+from tfcorr.console import command
 from tfcorr.serving.server import model_server
-from tfcorr.serving.server.connections import Connections, listeners
+from tfcorr.serving.server.connections import Connections, answering, listeners
 from tfcorr.serving.server.grpc_api import make_server
 from tfcorr.serving.server.logs import limit_logs
 from tfcorr.serving.server.metrics import Metrics
 from tfcorr.serving.server.model import LoadedModel
 from tfcorr.serving.server.page import Page
 from tfcorr.serving.server.registry import Registry
-from tfcorr.serving.server.rest_api import make_app
+from tfcorr.serving.server.rest_api import LOCAL, make_app
 from tfcorr.serving.server.service import Service
 from tfcorr.serving.server.settings import Limits, ServerSettings, is_loopback
 from tfcorr.serving.server.threads import within
@@ -31,6 +32,7 @@ from tfcorr.settings import InputError
 
 FILE_LIMIT = resource.RLIMIT_NOFILE
 FILES, SPARE = 2**16, 256  # that the process may open; and of these for others than connections
+BODIES = 2  # that may be under way over REST, as a multiple of the requests that may be answered
 CLOSING = 1.0  # seconds that models have to end when all was answered
 
 
@@ -63,13 +65,16 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
     registry = Registry(folder, settings.models, load, announce, settings.load_seconds)
     await registry.refresh()
     if not registry.available:
-        raise InputError(f"{folder}: there is nothing to serve; make a version with: tfcorr export {folder.parent}")
+        raise InputError(
+            f"{folder}: there is nothing to serve; make a version with: {command('tfcorr', 'export', folder.parent)}"
+        )
     service = Service(registry, limits, metrics)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     stop = _stopped_by_signals()
-    page = Page(registry, limits.k) if settings.page and "cascade" in settings.models else None
-    connections = Connections(limits.connections, limits.unread_bytes)
-    app = make_app(service, page, key, connections.watch, is_loopback(settings.host))
+    page = Page(registry, min(limits.k, limits.items)) if settings.page and "cascade" in settings.models else None
+    connections = Connections(limits.connections, BODIES * limits.requests, limits.unread_bytes)
+    local = {*LOCAL, _bracketed(settings.host).lower()} if is_loopback(settings.host) else []
+    app = make_app(service, page, key, connections, local)
     grpc_server = make_server(service, key, _descriptors(limits))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.drain_seconds)
     tasks: list[asyncio.Task[None]] = []
@@ -77,8 +82,8 @@ async def _serve(folder: Path, settings: ServerSettings, announce: Callable[[str
     try:
         grpc_port = await _start_grpc(grpc_server, settings, tls)
         listening = await _start_rest(runner, settings)
-        factory = runner.server
-        assert factory is not None  # since the set-up
+        assert runner.server is not None  # since the set-up
+        factory = partial(answering, runner.server)
         tasks = [
             asyncio.create_task(each)
             for each in (

@@ -19,12 +19,14 @@ class Limits(Settings):
         2000, ge=1, le=2**20, description="ids in a row of history, exclude or candidates, or values of a feature"
     )
     k: int = Field(1000, ge=1, le=10**6)
-    items: int = Field(2**16, ge=1, le=2**30, description="in an answer: a request's rows times its largest k")
+    items: int = Field(
+        2**16, ge=1, le=2**30, description="in an answer: a request's rows times its largest k, or its candidates"
+    )
     requests: int = Field(128, ge=1, description="at once, over both protocols")
     together: int = Field(64, ge=1, description="rows that a model answers at once, of one request or several")
     connections: int = Field(512, ge=1, description="of REST; for one more the longest idle is closed")
     grpc_connections: int = Field(4096, ge=1, description="of gRPC; one more is closed at once")
-    unread_bytes: int = Field(2**26, ge=1, description="of REST's answers that nobody has read yet")
+    unread_bytes: int = Field(2**26, ge=1, description="of a protocol's answers that nobody has read yet")
 
 
 class ServerSettings(Settings):
