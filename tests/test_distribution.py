@@ -90,6 +90,20 @@ sys.argv = ["tfcorr", "train", "walks.yaml", "--name", "served", *sys.argv[1:]]
 main()
 """
 
+# `tfcorr train` without what comes after the training.
+TRAINING = """
+import sys
+from tfcorr import runs
+from tfcorr.cli import main
+train = runs.train
+def only(*arguments):
+    train(*arguments)
+    sys.exit(0)
+runs.train = only
+sys.argv = ["tfcorr", "train", "walks.yaml", *sys.argv[1:]]
+main()
+"""
+
 
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
@@ -165,7 +179,7 @@ def test_two_processes_train_as_one_with_the_whole_batch_and_draw_pools_of_their
 def test_a_cluster_whose_worker_was_killed_resumes_and_ends_where_an_uninterrupted_one_ends(tmp_path):
     write_project(tmp_path)
     options = [*TOWERS, "--set", "training={distribution: multi-worker, epochs: 2, batch_size: 32}"]
-    command = ["-m", "tfcorr", "train", "walks.yaml", *options, "--name"]
+    command = ["-c", TRAINING, *options, "--name"]
     for process in start_cluster(tmp_path, WORKERS, *command, "left-alone"):
         finish(process)
     history = tmp_path / "saved_models" / "killed" / "history.csv"

@@ -238,9 +238,8 @@ def _note(unknown: "dict[str, Unknown]") -> None:
 def _ids(text: str) -> list[str]:
     """Ids between commas, as in a row of a CSV file: one that holds a comma stands in double quotes."""
     try:
-        return [
-            item for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) for item in row if item
-        ]
+        rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        return [item for row in rows for item in row if item]
     except csv.Error as error:
         raise InputError(f"{text[:40]!r}: cannot be read as ids with commas between them: {error}") from None
 

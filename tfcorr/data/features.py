@@ -21,13 +21,8 @@ from tfcorr.settings import InputError, Settings
 Whose = Literal["item", "user", "interaction"]
 HOUR, DAY = 3600, 86_400
 UNITS = {1e11: 1, 1e14: 1_000, 1e17: 1_000_000, np.inf: 1_000_000_000}  # times below the first are seconds, and so on
-DIGITS = (
-    1,
-    10**2,
-    10**4,
-    10**6,
-    10**9,
-)  # by which a day such as 20240531 is multiplied where an hour follows, and more
+# By which a day such as 20240531 is multiplied where an hour follows, minutes, seconds, milliseconds.
+DIGITS = (1, 10**2, 10**4, 10**6, 10**9)
 OUTLIER = np.float32(10.0)  # deviations from the mean, beyond which a number counts as so many
 CLOSE = 2.0**-20  # of their size: numbers that differ by less are hardly told apart in single precision
 
