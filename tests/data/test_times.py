@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfcorr.data.guess import guess
 from tfcorr.data.interactions import DataSettings, read_interactions
 from tfcorr.settings import InputError
 
@@ -87,7 +88,7 @@ def test_what_stands_for_no_date_is_named_or_left_out(tmp_path, column):
     with pytest.raises(InputError, match="row 4: an empty time; received"):
         times(path)
     pl.DataFrame({"user_id": "u", "item_id": "i", "timestamp": column[:3]}).write_parquet(path)
-    with pytest.raises(InputError, match=r"row 2: a time before 1678 or after 2261; received .*time datetime.*9999"):
+    with pytest.raises(InputError, match=r"row 2: a time before 1678 or after 2261; received .*time .9999-12-31"):
         times(path)
     assert times(path, on_bad_rows="skip") == [1704153600 * 10**6]
     texts = table(tmp_path / "a.csv", column[:3].cast(pl.String))
@@ -110,3 +111,25 @@ def test_the_time_zone_of_a_column_does_not_matter(tmp_path, zone):
     with pytest.raises(InputError, match="row 2: an empty time"):
         times(path)
     assert times(path, on_bad_rows="skip") == [5]
+
+
+FAR = {
+    "us": pl.Series([10**15, 2**63 - 1, -(2**63)]).cast(pl.Datetime("us")),
+    "zoned": pl.Series([10**15, 2**63 - 1, -(2**63)]).cast(pl.Datetime("us", "Europe/Paris")),
+    "ms": pl.Series([10**12, 18448444073709551, 2**62]).cast(pl.Datetime("ms")),
+    "days": pl.Series([19_000, 2**31 - 1, -(2**31)], dtype=pl.Int32).cast(pl.Date),
+}
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_a_databases_infinity_is_told_or_skipped_alike_of_every_type(tmp_path, kind):
+    """PostgreSQL writes it as the largest number that the type holds, which is no date in Python."""
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"user_id": list("abc"), "item_id": list("xyz"), "timestamp": FAR[kind]}).write_parquet(path)
+    with pytest.raises(InputError, match=r"row 2: a time before 1678 or after 2261; received user 'b', .* time '\d+'"):
+        read_interactions(DataSettings(path=path))
+    found = read_interactions(DataSettings(path=path, on_bad_rows="skip"))
+    assert found.collect()["user"].to_list() == ["a"]
+    assert found.unit == 1_000_000
+    with pytest.raises(InputError, match=r"row 2: a time before 1678|nothing is left"):
+        guess(path, {})

@@ -13,7 +13,7 @@ from tfcorr.data.histories import Histories
 from tfcorr.data.interactions import Columns, DataSettings
 from tfcorr.data.sources import load
 from tfcorr.data.tables import collect, read_table
-from tfcorr.data.times import EARLIEST, LATEST, is_time
+from tfcorr.data.times import is_time, with_times_as_text
 from tfcorr.data.values import is_plain
 from tfcorr.settings import InputError
 
@@ -114,9 +114,8 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
             problem = problem or error
             continue
         histories = dataset.histories
-        head = collect(
-            _texts(read_table(path, "skip").frame.select(cs.by_name(*columns.values())).head(SAMPLE)), str(path)
-        )
+        some = read_table(path, "skip").frame.select(cs.by_name(*columns.values())).head(SAMPLE)
+        head = collect(with_times_as_text(some).cast(pl.String), str(path))
         examples = {role: _examples(head[name]) for role, name in columns.items()}
         of_account = [(what.partition(": "), rows or 0) for what, rows, *_ in dataset.account]
         skipped = [(what, -rows) for (kind, _, what), rows in of_account if kind == "skipped"]
@@ -125,14 +124,6 @@ def guess(path: Path, given: dict[str, str]) -> Guess:
         return Guess(columns, examples, least, _share_of_repeats(histories), *sizes, longest, skipped)
     load(DataSettings(path=path, columns=mapped))  # which says what is wrong with the first row that cannot be read
     raise problem or InputError(f"{path}: has nothing to train on")
-
-
-def _texts(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """All cells as texts; those of times too far away to be shown are left out."""
-    dated = [cs.by_name(name) for name, kind in frame.collect_schema().items() if kind.is_temporal()]
-    return frame.with_columns(pl.when(each.dt.year().is_between(EARLIEST, LATEST)).then(each) for each in dated).cast(
-        pl.String
-    )
 
 
 def _share_of_repeats(histories: Histories) -> float:

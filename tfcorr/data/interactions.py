@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfcorr.data.features import FeatureSettings
 from tfcorr.data.tables import OnBadRows, Table, collect, read_table
-from tfcorr.data.times import Form, counts_of_forms, form_of, is_time, times_of
+from tfcorr.data.times import Form, counts_of_forms, form_of, is_time, times_of, with_times_as_text
 from tfcorr.data.values import NUMBER, check_plain, is_plain, numbers_of, texts, texts_of
 from tfcorr.settings import InputError, Settings
 
@@ -258,7 +258,8 @@ def check_rows(table: Table, settings: DataSettings, where: str, form: Form | No
     for problem in problems:
         if fact[problem] and settings.on_bad_rows == "fail":
             first = fact[f"first of {problem}"]
-            values = collect(frame.drop("row").slice(first - table.first_row, 1), where).row(0, named=True)
+            row = frame.drop("row").slice(first - table.first_row, 1)
+            values = collect(with_times_as_text(row), where).row(0, named=True)
             received = ", ".join(f"{role} {value!r}" for role, value in values.items())
             raise InputError(
                 f"{where}, row {first}: {problem}; received {received}; mend the row, or set data.on_bad_rows: skip"

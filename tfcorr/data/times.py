@@ -38,6 +38,18 @@ def in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
     return frame.with_columns(cs.by_name(zoned).dt.convert_time_zone("UTC")) if zoned else frame
 
 
+def with_times_as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The same with dates as texts; those that are too far away to be any as the numbers by which they are kept."""
+    dated = [name for name, kind in frame.collect_schema().items() if kind in (pl.Date, pl.Datetime)]
+    return frame.with_columns(
+        pl.when(column.dt.year().is_not_null())
+        .then(column)
+        .cast(pl.String)
+        .fill_null(column.to_physical().cast(pl.String))
+        for column in map(cs.by_name, dated)
+    )
+
+
 def counts_of_forms(time: pl.Expr) -> dict[Form, pl.Expr]:
     """How many of a column's texts are times of each form; `form_of` tells which is the column's."""
     return {"number": _number(time).is_not_null().sum(), "date": _moment(time).is_not_null().sum()}
