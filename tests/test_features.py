@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from tests.serving.server.conftest import start_server
 from tfcorr import runs
 from tfcorr.config import load_settings
+from tfcorr.serving.client import RemoteRecommender
 from tfcorr.serving.recommend import Recommender, recommend_file
 from tfcorr.settings import InputError
 
@@ -123,7 +125,11 @@ TYPED = """
 data:
   path: clicks.parquet
   items: {path: goods.parquet, key: item}
-  features: {vip: {of: interaction}, shelf: {of: item}}
+  features:
+    vip: {of: interaction}
+    shelf: {of: item}
+    age: {of: interaction, kind: numeric}
+    tags: {of: interaction, separator: "|"}
 history_length: 4
 retriever: {name: fpmc, dim: 4}
 ranker: {name: deepfm, dim: 4, mlp: [4], counts: null}
@@ -133,14 +139,21 @@ evaluation: {retrieve: 20, k: [5]}
 """
 
 
+def assert_same(found, expected):
+    """Lists that differ by no more than the order in which vectors are summed."""
+    assert found.select("rank", "item").equals(expected.select("rank", "item"))
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5)
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_an_id_or_category_is_the_same_of_whatever_type_it_comes(tmp_path, monkeypatch):
-    """In the interactions, beside them, in arguments of Python and in a file of requests."""
+    """In the interactions, beside them, in arguments of Python, in a file of requests, and as it is served."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     users = np.repeat(np.arange(40), 8)
     clicks = {"user_id": users.astype(float), "item_id": rng.integers(12, size=320).astype(float)}
     clicks |= {"timestamp": np.tile(np.arange(8), 40), "vip": rng.random(320) < 0.5}
+    clicks |= {"age": rng.integers(20, 60, 320), "tags": np.array(["a", "b|a", " c | b"])[rng.integers(3, size=320)]}
     pl.DataFrame(clicks).write_parquet("clicks.parquet")
     goods = {"item": [str(item) for item in range(12)], "shelf": [item % 3 for item in range(12)]}
     pl.DataFrame(goods).write_parquet("goods.parquet")
@@ -149,18 +162,39 @@ def test_an_id_or_category_is_the_same_of_whatever_type_it_comes(tmp_path, monke
     assert (run.users[0], sorted(run.catalogue.ids, key=int)) == ("0", [str(item) for item in range(12)])
     runs.export_run(run)
     recommender = Recommender(run.folder)
-    expected = recommender.recommend([["3", "7"]], 5, [["1"]], {"vip": ["true"], "user": ["5"]})
+    known = {"vip": ["true"], "user": ["5"], "age": [30], "tags": [["b", "c"]]}
+    expected = recommender.recommend([["3", "7"]], 5, [["1"]], known)
+    others = {"vip": ["false"], "user": ["6"], "age": [50], "tags": ["a"]}
+    for name, other in others.items():  # each has a part in the answer
+        assert not recommender.recommend([["3", "7"]], 5, [["1"]], known | {name: other}).equals(expected), name
     for history in ([3, 7.0], np.array([3.0, 7.0]), [" 3", np.int16(7)]):
-        for vip in (True, np.True_, " true "):
-            context = {"vip": [vip], "user": [5.0]}
-            assert recommender.recommend([history], 5, [[1.0]], context).equals(expected)
+        for vip, age, tags in ((True, 30.0, "b|c"), (np.True_, " 30 ", " c | b "), (" true ", np.int8(30), ("c", "b"))):
+            context = {"vip": [vip], "user": [5.0], "age": [age], "tags": [tags]}
+            assert_same(recommender.recommend([history], 5, [[1.0]], context), expected)
             assert recommender.unknown([history], [[1.0]], context) == {}
     with pytest.raises(InputError, match=r"user: expected one for each history, received \['5', '6'\]"):
         recommender.recommend([["3"]], 5, context={"user": [["5", "6"]]})
     for kind in (pl.String, pl.Int32, pl.Float64):
-        frame = pl.DataFrame({"user": [5], "history": [[3, 7]], "exclude": [[1]], "vip": [True]})
+        frame = pl.DataFrame({"user": [5], "history": [[3, 7]], "exclude": [[1]], "vip": [True], "age": [30]})
+        frame = frame.with_columns(tags=pl.Series([["b", "c"]]) if kind == pl.Int32 else pl.lit("b|c"))
         lists = [pl.col(name).cast(pl.List(kind)) for name in ("history", "exclude")]
         frame.with_columns(*lists, pl.col("user").cast(kind)).write_parquet("asked.parquet")
         written, unknown = recommend_file(recommender, Path("asked.parquet"), Path("answered.parquet"), 5)
         assert (written, unknown) == (5, {})
-        assert pl.read_parquet("answered.parquet").drop("user").equals(expected.drop("row"))
+        assert_same(pl.read_parquet("answered.parquet").drop("user"), expected.drop("row"))
+    server = start_server(run.folder, "--model", "cascade")
+    try:
+        remote = RemoteRecommender(server.grpc_address)
+        assert_same(remote.recommend([[3, 7.0]], 5, [[1.0]], known | {"tags": ["c|b"]}), expected)
+        row = {"history": ["3", " 7"], "exclude": ["1 "], "k": 5, "vip": "true ", "user": " 5", "age": 30}
+        columns = {name: [value] for name, value in row.items()} | {"vip": [["true"]], "tags": [["b | c"]]}
+        rows = [row | {"vip": [row["vip"]], "tags": ["c", "b"]}]
+        by_columns = server.predict({"inputs": columns}).json()["outputs"]
+        by_rows = server.predict({"instances": rows}).json()["predictions"][0]
+        for found in (by_columns["item"][0], by_rows["item"]):
+            assert found == expected["item"].to_list()
+        for found in (by_columns["score"][0], by_rows["score"]):
+            np.testing.assert_allclose(found, expected["score"], rtol=1e-5)
+    finally:
+        server.process.kill()
+        server.process.wait(30)
