@@ -87,7 +87,7 @@ def test_numbers_are_finite_none_or_wrong(cells):
             expected = float(text) if text else math.nan
         except ValueError:
             expected = math.inf
-        assert bad == (abs(expected) > np.finfo(np.float32).max)
+        assert bad == (abs(expected) > float(np.finfo(np.float32).max))
         assert number == (None if bad or math.isnan(expected) else expected)
         try:
             assert number_of(cell) == number
