@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from tfcorr.console import assigned
-from tfcorr.data.dataset import Account, check_trainable, dropped_and_left, without_titles
+from tfcorr.data.dataset import Account, about, check_trainable, dropped_and_left
 from tfcorr.data.interactions import (
     DataSettings,
     check_any_left,
@@ -149,7 +149,7 @@ def _prepare(settings: DataSettings, files: list[str], work: str, options: Pipel
     )
     check_trainable(last["trainable"][0], where)
     if last["titles"][0] and last["untitled"][0]:
-        rows.append(without_titles(last["untitled"][0]))
+        rows.append(about("of these without a title", "item", last["untitled"][0]))
         if last["untitled"][0] == last["items"][0]:
             raise InputError(
                 f"{where}: no item has a title: write their ids as the interactions do, or leave titles out"

@@ -79,7 +79,7 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
         ids += sorted(set(source.item.ids()) - set(ids))
     titles = [(interactions.titles or {}).get(item, "") for item in ids]
     if interactions.ragged_titles:
-        account.append(_about("skipped: a ragged row of the titles", "item", interactions.ragged_titles))
+        account.append(about("skipped: a ragged row of the titles", "item", interactions.ragged_titles))
     if interactions.titles is not None:
         account += _without("a title", interactions.where, "item", ids, interactions.titles)
     rowless = dict[Whose, int]()
@@ -89,8 +89,9 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     ]
     for side, of, known in sides:
         if side is not None:
-            account += _of_side(side, of, known)
-            rowless[of] = len(set(known) - set(side.ids()))
+            there = side.ids()
+            account += _of_side(side, there, of, known)
+            rowless[of] = len(set(known) - set(there))
     features = source.encode_side("item", ids) + source.encode_side("user", histories.users)
     for name, each in source.settings.items():
         if each.of == "interaction":
@@ -103,16 +104,17 @@ def prepare(interactions: Interactions, min_interactions: int, source: FeatureSo
     for feature in features:
         lacking = feature.lacking - (feature.of != "interaction")  # row 0 is no one's
         if lacking > rowless.get(feature.of, 0):
-            account.append(_about(f"of these without the feature {feature.name}", feature.of, lacking))
+            account.append(about(f"of these without the feature {feature.name}", feature.of, lacking))
     return Dataset(Catalogue.of(histories, ids, titles, warm), histories, account, features)
 
 
-def _of_side(side: Side, of: Whose, known: list[str]) -> Account:
-    """What is to say of a table of items or users. Raises: InputError if it knows none of them."""
-    ids, name = side.ids(), Path(side.where).name
+def _of_side(side: Side, ids: list[str], of: Whose, known: list[str]) -> Account:
+    """The rows of the account on a table of items or users with these ids. Raises: InputError if it knows none of
+    them."""
+    name = Path(side.where).name
     again = len(ids) - len(set(ids))
-    account = [_about(f"skipped: a ragged row of {name}", of, side.ragged)] if side.ragged else []
-    account += [_about(f"rows of {name} on one that has another, the last of which counts", of, again)] if again else []
+    account = [about(f"skipped: a ragged row of {name}", of, side.ragged)] if side.ragged else []
+    account += [about(f"rows of {name} on one that has another, the last of which counts", of, again)] if again else []
     return account + _without(f"a row in {name}", side.where, of, known, ids)
 
 
@@ -125,18 +127,13 @@ def _without(what: str, where: str, of: Whose, ids: list[str], known: Collection
             f"{where}: no {of} has {what}: ids there are such as {theirs}, {of}s such as {ours}; write both alike, or "
             "leave the table out"
         )
-    return [_about(f"of these without {what}", of, lacking)] if lacking else []
+    return [about(f"of these without {what}", of, lacking)] if lacking else []
 
 
-def _about(what: str, of: Whose, count: int) -> tuple[str, int | None, int | None, int | None]:
+def about(what: str, of: Whose, count: int) -> tuple[str, int | None, int | None, int | None]:
     """A row of the account, on so many interactions, users or items."""
     counts = {each: count if of == each else None for each in get_args(Whose)}
     return what, counts["interaction"], counts["user"], counts["item"]
-
-
-def without_titles(items: int) -> tuple[str, int | None, int | None, int | None]:
-    """A row of the account, on so many items."""
-    return _about("of these without a title", "item", items)
 
 
 def dropped_and_left(before: tuple[int, int, int], left: tuple[int, int, int], least: int, where: str) -> Account:
